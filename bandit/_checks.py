@@ -1,0 +1,101 @@
+"""One place for the checks of user input, so that every error is one clear line.
+
+A message names the argument, says what was expected and what came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+# Probabilities are accepted when they sum to one this closely; they are used as given.
+SUM_TOLERANCE = 1e-8
+
+
+def real_array(name: str, values: ArrayLike) -> Array:
+    """``values`` as a float64 array, or one line saying why it is not one."""
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"{name}: expected an array of numbers, got {type(values).__name__}"
+        ) from error
+    return array
+
+
+def finite_array(name: str, values: ArrayLike) -> Array:
+    """A real array without NaN or infinity."""
+    array = real_array(name, values)
+    bad = ~np.isfinite(array)
+    if bad.any():
+        where = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(
+            f"{name}: expected finite numbers, got {array[where]} at index {list(where)}"
+        )
+    return array
+
+
+def positive_number(name: str, value: Any) -> float:
+    """A finite number above zero."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+        raise TypeError(f"{name}: expected a positive number, got {type(value).__name__}")
+    number = float(value)
+    if not (np.isfinite(number) and number > 0):
+        raise ValueError(f"{name}: expected a finite number above 0, got {number:g}")
+    return number
+
+
+def positive_integer(name: str, value: Any) -> int:
+    """An integer above zero."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name}: expected a positive integer, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name}: expected a positive integer, got {value}")
+    return int(value)
+
+
+def distribution(
+    name: str, values: ArrayLike, *, axes: int = 1, strictly_positive: bool = False
+) -> Array:
+    """Probabilities over the last ``axes`` axes: non-negative (or positive), summing to one."""
+    array = finite_array(name, values)
+    if array.ndim < axes or array.size == 0:
+        raise ValueError(
+            f"{name}: expected at least {axes} non-empty axes, got shape {array.shape}"
+        )
+    low = array.min()
+    if low < 0 or (strictly_positive and low == 0):
+        expected = "probabilities above 0" if strictly_positive else "probabilities of at least 0"
+        raise ValueError(f"{name}: expected {expected}, got {low:g}")
+    total = array.sum(axis=tuple(range(-axes, 0)))
+    worst = np.abs(total - 1).max()
+    if worst > SUM_TOLERANCE:
+        found = np.ravel(total)[np.argmax(np.abs(np.ravel(total) - 1))]
+        raise ValueError(f"{name}: expected probabilities that sum to 1, got a sum of {found:.10g}")
+    return array
+
+
+def trailing_shape(name: str, array: NDArray[Any], expected: tuple[int, ...], letters: str) -> None:
+    """Raise unless the last axes of ``array`` are exactly ``expected`` (nothing is stretched)."""
+    if array.ndim < len(expected) or array.shape[array.ndim - len(expected) :] != expected:
+        raise ValueError(f"{name}: expected shape {letters} = {expected}, got {array.shape}")
+
+
+def one_of(name: str, value: Any, allowed: Iterable[str]) -> str:
+    """``value`` if it is one of ``allowed``, else a line that lists them."""
+    allowed = tuple(allowed)
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{name}: expected one of {', '.join(allowed)}; got {value!r}")
+    return value
+
+
+def read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """A copy that cannot be written to: a problem does not change after it was checked."""
+    array = np.array(array, copy=True)
+    array.setflags(write=False)
+    return array

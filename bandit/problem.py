@@ -1,0 +1,227 @@
+r"""The KL-regularized bandit and its closed form.
+
+Letters: ``X`` contexts (an optional axis), ``K`` arms (always last), ``...`` any leading axes.
+Rewards are in units of reward, as is the regularization strength β; KL divergences are in nats.
+
+.. math::
+    J(\pi) = \mathbb{E}_x\Bigl[\sum_y \pi(y) r(y) - \beta\,\mathrm{KL}(\pi\|\pi_\text{ref})\Bigr],
+    \qquad \pi^* = \frac{\pi_\text{ref}\, e^{r/\beta}}{Z}, \qquad
+    J(\pi^*) - J(\pi) = \beta\,\mathrm{KL}(\pi\|\pi^*) .
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import logsumexp
+
+from bandit import _checks
+from bandit._checks import Array
+
+
+def log_softmax(logits: ArrayLike) -> Array:
+    """ln of the softmax over the last axis, exact for differences of any size."""
+    logits = np.asarray(logits, dtype=np.float64)
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def kl_divergence(log_p: Array, log_q: Array) -> Array:
+    r"""KL(p‖q) over the last axis, in nats, from log-probabilities; 0 ln 0 = 0.
+
+    Summed as Σ p ln(p/q) − p + q, whose terms are all non-negative, so that divergences far below
+    the rounding of ln p keep their digits and none comes out negative.
+    """
+    p, q = np.exp(log_p), np.exp(log_q)
+    with np.errstate(invalid="ignore", over="ignore"):
+        distance = np.asarray(log_p - log_q)
+        near = p * (distance + np.expm1(-distance))
+        far = np.where(p > 0, p * distance, 0.0) - p + q
+    return np.where(np.abs(distance) < 1, near, far).sum(axis=-1)
+
+
+class Bandit:
+    r"""A tabular bandit with a KL penalty towards a reference policy.
+
+    Parameters
+    ----------
+    reward : array_like (K,) or (X, K)
+        r(x, y): any finite numbers.
+    beta : float
+        β > 0, the regularization strength, in units of reward.
+    reference : array_like (K,) or (X, K), optional
+        π_ref, all entries above 0, rows summing to 1 (within 1e-8). Default: uniform.
+    context_weights : array_like (X,), optional
+        ρ(x), summing to 1. Default: uniform. Only for a problem with contexts.
+
+    Attributes
+    ----------
+    reward, reference : ndarray (K,) or (X, K)
+        As given, float64 and read-only; a reference or reward shared by all contexts is repeated.
+    beta : float
+    context_weights : ndarray (X,) or None
+    n_arms : int
+    n_contexts : int or None
+        None for a problem without a context axis.
+
+    Raises
+    ------
+    ValueError, TypeError
+        One line with the argument's name, what was expected and what came.
+
+    Examples
+    --------
+    >>> problem = Bandit([2.5, 2.0, 1.0], beta=0.5)
+    >>> problem.optimal_policy().round(4).tolist()
+    [0.7054, 0.2595, 0.0351]
+    >>> round(float(problem.regret(problem.reference)), 4)
+    0.2919
+    """
+
+    def __init__(
+        self,
+        reward: ArrayLike,
+        beta: float,
+        reference: ArrayLike | None = None,
+        context_weights: ArrayLike | None = None,
+    ) -> None:
+        reward = _checks.finite_array("reward", reward)
+        if reward.ndim not in (1, 2) or reward.size == 0:
+            raise ValueError(f"reward: expected shape (K,) or (X, K), got {reward.shape}")
+        arms = reward.shape[-1]
+        if reference is None:
+            reference = np.full(reward.shape, 1.0 / arms)
+        reference = _checks.distribution("reference", reference, strictly_positive=True)
+        shape = reward.shape if reward.ndim >= reference.ndim else reference.shape
+        for name, array in (("reward", reward), ("reference", reference)):
+            if array.ndim not in (1, 2) or array.shape != shape[-array.ndim :]:
+                raise ValueError(
+                    f"{name}: expected shape {shape} or {shape[-1:]} like the reward, "
+                    f"got {array.shape}"
+                )
+        self.reward = _checks.read_only(np.broadcast_to(reward, shape))
+        self.reference = _checks.read_only(np.broadcast_to(reference, shape))
+        self.beta = _checks.positive_number("beta", beta)
+        self.n_arms: int = arms
+        self.n_contexts: int | None = shape[0] if len(shape) == 2 else None
+        self.context_weights = self._weights(context_weights)
+        self.log_reference = _checks.read_only(np.log(self.reference))
+
+    def _weights(self, given: ArrayLike | None) -> Array | None:
+        if self.n_contexts is None:
+            if given is not None:
+                raise ValueError(
+                    "context_weights: expected None for a reward without contexts, got an array"
+                )
+            return None
+        if given is None:
+            return _checks.read_only(np.full(self.n_contexts, 1.0 / self.n_contexts))
+        weights = _checks.distribution("context_weights", given)
+        if weights.shape != (self.n_contexts,):
+            raise ValueError(
+                f"context_weights: expected shape (X,) = ({self.n_contexts},), got {weights.shape}"
+            )
+        return _checks.read_only(weights)
+
+    # ------------------------------------------------------------------------------ shapes
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(K,), or (X, K) with contexts: what every policy's last axes must be."""
+        return self.reward.shape
+
+    @property
+    def letters(self) -> str:
+        """The shape in letters, for messages."""
+        return "(..., K)" if self.n_contexts is None else "(..., X, K)"
+
+    def check_policy(self, policy: ArrayLike, name: str = "policy") -> Array:
+        """``policy`` as probabilities (..., [X,] K) of this problem, or a one-line error."""
+        policy = _checks.distribution(name, policy)
+        _checks.trailing_shape(name, policy, self.shape, self.letters)
+        return policy
+
+    def average(self, per_context: ArrayLike) -> Array:
+        """Mean over contexts with weights ρ of an array (..., X); without contexts, as it is."""
+        per_context = np.asarray(per_context, dtype=np.float64)
+        if self.context_weights is None:
+            return per_context
+        return per_context @ self.context_weights
+
+    # ------------------------------------------------------------------------ closed form
+
+    def _tilted(self) -> Array:
+        return self.log_reference + self.reward / self.beta
+
+    def log_partition(self) -> Array:
+        """ln Z(x) = ln Σ_y π_ref(y) exp(r(y)/β), a number or (X,)."""
+        return np.asarray(logsumexp(self._tilted(), axis=-1))
+
+    def log_optimal_policy(self) -> Array:
+        """ln π*, (K,) or (X, K): finite also where π* underflows."""
+        return log_softmax(self._tilted())
+
+    def optimal_policy(self) -> Array:
+        """π* ∝ π_ref exp(r/β), (K,) or (X, K)."""
+        return np.exp(self.log_optimal_policy())
+
+    def optimal_value(self) -> float:
+        """J(π*) = β E_x[ln Z(x)], in units of reward."""
+        return float(self.average(self.beta * self.log_partition()))
+
+    # -------------------------------------------------------------------- value of a policy
+
+    def expected_reward(self, policy: ArrayLike) -> Array:
+        """E_x E_π[r], of policies (..., [X,] K); returns (...)."""
+        return self.average((self.check_policy(policy) * self.reward).sum(axis=-1))
+
+    def kl(self, policy: ArrayLike, other: ArrayLike | None = None) -> Array:
+        """E_x KL(policy ‖ other), in nats; ``other`` defaults to the reference.
+
+        Infinite where ``policy`` uses an arm to which ``other`` gives probability 0.
+        """
+        policy = self.check_policy(policy)
+        log_other = self.log_reference
+        with np.errstate(divide="ignore"):
+            if other is not None:
+                log_other = np.log(self.check_policy(other, "other"))
+            return self.average(kl_divergence(np.log(policy), log_other))
+
+    def kl_to_optimal(self, policy: ArrayLike) -> Array:
+        """E_x KL(policy ‖ π*), in nats, finite also where π* underflows."""
+        with np.errstate(divide="ignore"):
+            log_policy = np.log(self.check_policy(policy))
+        return self.average(kl_divergence(log_policy, self.log_optimal_policy()))
+
+    def objective(self, policy: ArrayLike) -> Array:
+        """J(policy) = E_x[E_π r − β KL(π‖π_ref)], in units of reward; returns (...)."""
+        return self.expected_reward(policy) - self.beta * self.kl(policy)
+
+    def regret(self, policy: ArrayLike) -> Array:
+        """J(π*) − J(policy) = β E_x KL(policy ‖ π*) ≥ 0, in units of reward; returns (...)."""
+        return self.beta * self.kl_to_optimal(policy)
+
+    # ----------------------------------------------------------------------------- display
+
+    def __repr__(self) -> str:
+        contexts = "" if self.n_contexts is None else f"{self.n_contexts} contexts, "
+        return f"Bandit({contexts}{self.n_arms} arms, beta={self.beta:g})"
+
+    def _repr_html_(self) -> str:
+        import pandas as pd
+
+        shown = min(self.n_arms, 12)
+        first = (slice(None),) if self.n_contexts is None else (0,)
+        table = pd.DataFrame(
+            {
+                "reward r": self.reward[first][:shown],
+                "reference π_ref": self.reference[first][:shown],
+                "optimal π*": self.optimal_policy()[first][:shown],
+            }
+        ).rename_axis("arm")
+        note = f"{self!r}, J(π*) = {self.optimal_value():.6g}"
+        if self.n_contexts is not None:
+            note += "; context 0 shown"
+        if shown < self.n_arms:
+            note += f"; first {shown} arms shown"
+        return f"<p>{note}</p>{table.to_html(float_format='{:.4g}'.format)}"
