@@ -253,7 +253,9 @@ def _row(problem: Bandit, method: Method, pairs: Any, preference: Any) -> dict[s
         solution = solve(problem, method.loss, pairs, **data)
 
     def variance(logits: Array) -> float:
-        return float(gradient_variance(problem, method.loss, logits, pairs, **data))
+        # Weights beyond float64 have no finite variance, and the table shows that.
+        with np.errstate(invalid="ignore", over="ignore"):
+            return float(gradient_variance(problem, method.loss, logits, pairs, **data))
 
     return {
         "policy": solution.policy,

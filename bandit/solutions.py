@@ -145,52 +145,70 @@ class _Found(NamedTuple):
     theta: Array | None = None
 
 
-def _solve_tabular(where: Setting, loss: Loss, graph: tuple[Components, ...]) -> _Found:
-    """Every context is a system of K unknowns of its own."""
-    own = losses.traits(loss)
-    affine, size = own.quadratic and own.contrastive, groups.typical_log_ratio(where, loss)
+class _Logits:
+    """The gradient by the logits as a field to find a root of, each context a system of its own."""
 
-    def field(theta: Array) -> Array:
+    def __init__(self, where: Setting, loss: Loss, graph: tuple[Components, ...]) -> None:
+        own = losses.traits(loss)
+        self.where, self.loss = where, loss
+        self.affine = own.quadratic and own.contrastive
+        self.size = groups.typical_log_ratio(where, loss)
+        self.start: Array = where.log_reference
+        # A regularized reward is rounded to some 1e-16 of this.
+        self.unit = max(where.beta, float(np.nan_to_num(np.abs(self.field(self.start)).max())))
+        self.dense = where.reward.shape[-1] <= DENSE_LIMIT
+        if self.dense:
+            self.gauge = _invisible_shifts(graph, where.reward.shape[-1], own.contrastive)
+        else:
+            exposure = np.broadcast_to(where.pairs.exposure, where.reward.shape)
+            self.scale = np.where(exposure > 0, exposure, 1.0)
+
+    def field(self, theta: Array) -> Array:
+        """Expected gradient (..., X, K) at logits (..., X, K)."""
         log_policy = log_softmax(theta)
-        weight = expectations.expected(where, loss, log_policy)[1]
-        return expectations.logit_gradient(loss, log_policy, weight)
+        weight = expectations.expected(self.where, self.loss, log_policy)[1]
+        return expectations.logit_gradient(self.loss, log_policy, weight)
 
-    def jacobian(theta: Array) -> Array:
-        return expectations.jacobian(where, loss, log_softmax(theta), size, affine)
+    def jacobian(self, theta: Array) -> Array:
+        """Its Jacobian (X, K, K) at logits (X, K)."""
+        log_policy = log_softmax(theta)
+        return expectations.jacobian(self.where, self.loss, log_policy, self.size, self.affine)
 
-    gauge = None
-    if where.reward.shape[-1] <= DENSE_LIMIT:
-        gauge = _invisible_shifts(graph, where.reward.shape[-1], own.contrastive)
-        around = gauge
+    def linearize(self, theta: Array, now: Array) -> solvers.Linearization:
+        """The field around a place."""
+        if self.dense:
+            return solvers.Dense(self.jacobian(theta), self.gauge)
+        return solvers.Krylov(self.field, theta, now, self.scale, self.size, self.affine)
 
-        def linearize(theta: Array, now: Array) -> solvers.Linearization:
-            return solvers.Dense(jacobian(theta), around)
+    def root(self, start: Array, **options: Any) -> solvers.Root:
+        """Where the field vanishes."""
+        return solvers.find_root(
+            self.field, self.linearize, start, affine=self.affine, unit=self.unit, **options
+        )
 
-    else:
-        exposure = np.broadcast_to(where.pairs.exposure, where.reward.shape)
-        scale = np.where(exposure > 0, exposure, 1.0)
 
-        def linearize(theta: Array, now: Array) -> solvers.Linearization:
-            return solvers.Krylov(field, theta, now, scale, size, affine)
-
-    root = solvers.find_root(field, linearize, where.log_reference, affine=affine, unit=where.beta)
-    if own.contrastive:
-        logits = _anchored(root.theta, where, graph)
-        matrix = None if gauge is None else jacobian(root.theta)
+def _solve_tabular(where: Setting, loss: Loss, graph: tuple[Components, ...]) -> _Found:
+    """Newton's method on the logits; where it gets lost, after following the gradient flow."""
+    system = _Logits(where, loss, graph)
+    contrastive = losses.traits(loss).contrastive
+    root = system.root(system.start)
+    if contrastive or not system.dense:
+        logits = _anchored(root.theta, where, graph) if contrastive else root.theta
+        matrix = system.jacobian(root.theta) if system.dense else None
         return _Found(logits, float(root.residual.max()), _trouble_of(root), matrix)
-    if gauge is None:
-        return _Found(root.theta, float(root.residual.max()), _trouble_of(root), None)
-    lost = np.logical_not(root.converged) | _undetermined(jacobian(root.theta), gauge)
+    lost = np.logical_not(root.converged)
+    lost |= _undetermined(system.jacobian(root.theta), system.gauge)
+    lost &= np.isfinite(root.residual)
     if lost.any():
-        start = root.theta.copy()
+        nearer = root.theta.copy()
         for x in np.flatnonzero(lost):
-            start[x] = _along_the_flow(groups.one_context(where, int(x)), loss, size)
-        root = solvers.find_root(field, linearize, start, first_time_step=np.inf, unit=where.beta)
-    matrix = jacobian(root.theta)
+            nearer[x] = _along_the_flow(groups.one_context(where, int(x)), loss, graph[x : x + 1])
+        root = system.root(nearer, first_time_step=np.inf)
+    matrix = system.jacobian(root.theta)
     trouble = _trouble_of(root)
-    if not trouble and _undetermined(matrix, gauge).any():
+    if not trouble and _undetermined(matrix, system.gauge).any():
         trouble = "the stationary point is not isolated: some arm's share is not determined"
-    if not trouble and not _smooth(field, root.theta, matrix):
+    if not trouble and not _smooth(system.field, root.theta, matrix):
         trouble = (
             "no isolated stationary point: where the search ended the field is flat, has a "
             "kink, or is lost in rounding"
@@ -198,24 +216,15 @@ def _solve_tabular(where: Setting, loss: Loss, graph: tuple[Components, ...]) ->
     return _Found(root.theta, float(root.residual.max()), trouble, matrix)
 
 
-def _along_the_flow(here: Setting, loss: Loss, size: float) -> Array:
+def _along_the_flow(here: Setting, loss: Loss, graph: tuple[Components, ...]) -> Array:
     """Where gradient descent with tiny steps ends from the reference, roughly, in one context."""
-
-    def field(theta: Array) -> Array:
-        log_policy = log_softmax(theta)[None]
-        weight = expectations.expected(here, loss, log_policy)[1]
-        return expectations.logit_gradient(loss, log_policy, weight)[0]
-
-    def jacobian(theta: Array) -> Array:
-        return expectations.jacobian(here, loss, log_softmax(theta)[None], size, affine=False)[0]
-
-    arms = here.reward.shape[-1]
-    gauge = np.full((1, arms, arms), 1.0 / arms)
-
-    def linearize(theta: Array, now: Array) -> solvers.Linearization:
-        return solvers.Dense(jacobian(theta[0])[None], gauge)
-
-    return solvers.follow_flow(field, jacobian, linearize, here.log_reference[0])
+    system = _Logits(here, loss, graph)
+    return solvers.follow_flow(
+        lambda theta: system.field(theta[None])[0],
+        lambda theta: system.jacobian(theta[None])[0],
+        system.linearize,
+        system.start[0],
+    )
 
 
 def _solve_log_linear(
@@ -343,12 +352,14 @@ def _anchored(theta: Array, where: Setting, graph: tuple[Components, ...]) -> Ar
 
 
 def _undetermined(jacobian: Array, gauge: Array) -> NDArray[np.bool_]:
-    """Where the Jacobian (X, K, K) is singular beyond its gauge."""
+    """Where the Jacobian (X, K, K) is singular beyond its gauge, or not finite."""
+    finite = np.atleast_1d(np.isfinite(jacobian).all(axis=(-2, -1)))
+    jacobian = np.where(finite[:, None, None], jacobian, 0.0)
     # An arm of tiny probability has a small row and a small column: that alone says nothing.
     matrix = _even(jacobian, axis=-2)
     matrix = _even(_even(matrix, axis=-1) + gauge, axis=-1)
     singular = np.linalg.svd(matrix, compute_uv=False)
-    return singular[..., -1] < 1e-9 * singular[..., 0]
+    return ~finite | (singular[..., -1] < 1e-9 * singular[..., 0])
 
 
 def _smooth(field: Callable[[Array], Array], theta: Array, jacobian: Array) -> bool:

