@@ -1,0 +1,277 @@
+"""Offline data: what comes in, what is refused and by which name, what goes into a batch."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from bandit.llm import Completions
+
+BOS, EOS, PAD = 0, 1, 1
+WORDS = ["<s>", "</s>", "the", "cat", "sat", "on", "a", "mat", "."]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    """A real tokenizer of nine words, which puts a BOS before every text."""
+    tokenizers = pytest.importorskip("tokenizers")
+    transformers = pytest.importorskip("transformers")
+    model = tokenizers.models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token=".")
+    backend = tokenizers.Tokenizer(model)
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    backend.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", BOS)]
+    )
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<s>", eos_token="</s>"
+    )
+
+
+PROMPTS = [[2, 3], [5]]
+COMPLETIONS = [[[4, 1], [6, 7, 1]], [[8], [4, 4, 4, 1], [2, 1]]]
+REWARDS = [[0.5, -1.25], [2.0, 0.0, -3.5]]
+
+
+def lists(**changes):
+    given = {"prompts": PROMPTS, "completions": COMPLETIONS, "rewards": REWARDS} | changes
+    return Completions.from_lists(**given)
+
+
+# ------------------------------------------------------------------------------- what comes in
+
+
+def test_token_ids_stay_as_they_are():
+    data = lists(behavior_log_probs=[[-1, -2], [-3, -4, -5]])
+    assert len(data) == 2
+    row = data[1]
+    assert (row.prompt_ids, row.completion_ids, row.row_id) == ([5], COMPLETIONS[1], 1)
+    np.testing.assert_array_equal(row.rewards, REWARDS[1])
+    np.testing.assert_array_equal(row.behavior_log_prob, [-3, -4, -5])
+    assert row.preference is None
+    assert data.fields() == ["reward", "behavior_log_prob"]
+    assert repr(data) == "Completions(2 rows in groups of [2, 3], ['reward', 'behavior_log_prob'])"
+
+
+def test_text_is_tokenized_in_two_pieces_and_ended(tokenizer):
+    data = Completions.from_lists(
+        ["the cat"], [["sat on a mat", "sat </s>", "sat"]], tokenizer=tokenizer
+    )
+    assert data[0].prompt_ids == [BOS, 2, 3]
+    assert data[0].completion_ids == [[4, 5, 6, 7, EOS], [4, EOS], [4, EOS]]
+
+
+def test_a_truncated_completion_is_not_ended(tokenizer):
+    data = Completions.from_lists(
+        ["the cat"], [["sat", "sat on"]], truncated=[[False, True]], tokenizer=tokenizer
+    )
+    assert data[0].completion_ids == [[4, EOS], [4, 5]]
+
+
+def test_the_end_can_be_another_token_or_none(tokenizer):
+    text = {"prompts": ["the"], "completions": [["cat", "sat"]], "tokenizer": tokenizer}
+    assert Completions.from_lists(**text, eos=8)[0].completion_ids == [[3, 8], [4, 8]]
+    assert Completions.from_lists(**text, eos=None)[0].completion_ids == [[3], [4]]
+    assert lists(eos=1)[1].completion_ids == [[8, 1], [4, 4, 4, 1], [2, 1]]
+
+
+@pytest.mark.parametrize("scores", [True, False])
+def test_chosen_and_rejected(scores, tokenizer):
+    record = {"prompt": "the cat", "chosen": "sat", "rejected": "on a", "source": "somewhere"}
+    if scores:
+        record |= {"chosen_score": 3, "rejected_score": -1}
+    data = Completions.from_records([record], tokenizer=tokenizer)
+    assert data[0].completion_ids == [[4, EOS], [5, 6, EOS]]
+    assert data[0].preference == 1
+    assert data.fields() == (["reward", "preference"] if scores else ["preference"])
+    if scores:
+        np.testing.assert_array_equal(data[0].rewards, [3, -1])
+
+
+def test_files_and_data_sets_hold_the_same(tmp_path, tokenizer):
+    records = [
+        {"prompt": "the cat", "completions": ["sat", "on a"], "rewards": [1.0, 2.5]},
+        {"prompt": "a", "completions": ["mat", "cat"], "rewards": [-1.0, 0.5]},
+    ]
+    path = tmp_path / "data.jsonl"
+    path.write_text("\n".join(map(json.dumps, records)) + "\n\n")
+    datasets, parquet = pytest.importorskip("datasets"), tmp_path / "data.parquet"
+    datasets.Dataset.from_list(records).to_parquet(str(parquet))
+    expected = Completions.from_records(records, tokenizer=tokenizer)
+    for data in (
+        Completions.from_jsonl(path, tokenizer=tokenizer),
+        Completions.from_parquet(parquet, tokenizer=tokenizer),
+        Completions.from_dataset(datasets.Dataset.from_list(records), tokenizer=tokenizer),
+        Completions.from_lists(
+            [r["prompt"] for r in records],
+            [r["completions"] for r in records],
+            [r["rewards"] for r in records],
+            tokenizer=tokenizer,
+        ),
+    ):
+        assert len(data) == 2
+        for found, row in zip(data, expected, strict=True):
+            assert found[:2] == row[:2]
+            np.testing.assert_array_equal(found.rewards, row.rewards)
+        assert data.tokenizer_fingerprint == expected.tokenizer_fingerprint != ""
+
+
+# ---------------------------------------------------------------------------- what is refused
+
+
+def changed(value):
+    """The second row's second completion replaced."""
+    return {"completions": [COMPLETIONS[0], [[8], value, [2, 1]]]}
+
+
+BAD = {
+    "empty completion": (changed([]), "completions: expected at least one token"),
+    "not text or ids": (changed(None), "completions: expected text or token ids, got NoneType"),
+    "not a token id": (changed([3, None]), "completions: expected whole numbers from 0, got None"),
+    "too long": (
+        {"max_length": 6} | changed([4] * 9),
+        "completions: expected at most 6 tokens, got 10",
+    ),
+    "not finite": (
+        {"rewards": [[0, 1], [0, float("nan"), 1]]},
+        r"rewards: expected finite numbers, got \[0.0, nan, 1.0\]",
+    ),
+    "lengths differ": ({"rewards": [[0, 1], [0, 1]]}, r"rewards: expected 3 numbers, got \[0, 1\]"),
+    "not a number": (
+        {"rewards": [[0, 1], [0, 1, "good"]]},
+        "rewards: expected a number, got 'good'",
+    ),
+    "empty prompt": ({"prompts": [[2, 3], []]}, "prompt: expected at least one token"),
+    "not a pair": ({"preferences": [1, 1]}, "preference: expected two completions, got 3"),
+    "above 0": (
+        {"behavior_log_probs": [[-1, -1], [-1, 0.5, -1]]},
+        "behavior_log_prob: expected log-probabilities",
+    ),
+    "no tokenizer": (changed("text"), "completions: expected token ids, or a tokenizer, got text"),
+    "columns differ": (
+        {"rewards": [[0, 1], None]},
+        r"columns: expected \['rewards'\] as in the rows before, got \[\]",
+    ),
+    "no completions": (
+        {"completions": [COMPLETIONS[0], []], "rewards": None},
+        "completions: expected a list of completions",
+    ),
+}
+
+
+@pytest.mark.parametrize("reason", BAD)
+def test_a_bad_row_is_named_or_counted(reason):
+    change, message = BAD[reason]
+    with pytest.raises(ValueError, match=f"^row 1, {message}"):
+        lists(**change)
+    data = lists(**change, on_bad="drop")
+    assert [row.row_id for row in data] == [0]
+    assert dict(data.dropped) == {reason: 1}
+    assert "1 dropped" in repr(data)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completion", "column"),
+    [
+        ("<s> the cat", "sat", "prompt"),
+        ("the cat", "<s> sat", "completions"),
+        ([BOS, BOS, 2], [4], "prompt"),
+        ([BOS, 2], [BOS, 4], "completions"),
+    ],
+)
+def test_a_doubled_beginning_is_refused(tokenizer, prompt, completion, column):
+    with pytest.raises(ValueError, match=f"^row 0, {column}: .* got doubled BOS$"):
+        Completions.from_lists([prompt], [[completion, completion]], tokenizer=tokenizer)
+
+
+def test_rows_keep_their_number_when_others_are_dropped():
+    data = Completions.from_lists([[], [3], [4]], [[[2], [3]]] * 3, on_bad="drop")
+    assert [row.row_id for row in data] == [1, 2]
+
+
+def test_completions_that_repeat_their_prompt(tokenizer):
+    ids = Completions.from_lists([[2, 3]], [[[2, 3, 4], [2, 3, 5, 1]]], with_prompt=True)
+    assert ids[0].completion_ids == [[4], [5, 1]]
+    text = Completions.from_lists(
+        ["the cat"], [["the cat sat", "the cat on"]], with_prompt=True, tokenizer=tokenizer
+    )
+    assert text[0].completion_ids == [[4, EOS], [5, EOS]]
+    for prompt, other in (([2, 3], [2, 4, 4]), ("the cat", "a cat sat"), ([2, 3], "the cat sat")):
+        with pytest.raises(ValueError, match=r"^row 0, completions: expected the prompt first"):
+            Completions.from_lists(
+                [prompt], [[other, other]], with_prompt=True, tokenizer=tokenizer
+            )
+    with pytest.raises(ValueError, match=r"^row 0, completions: expected at least one token"):
+        Completions.from_lists([[2, 3]], [[[2, 3], [2, 3]]], with_prompt=True)
+
+
+def test_a_bad_line_of_a_file_is_named(tmp_path):
+    path = tmp_path / "data.jsonl"
+    path.write_text('{"prompt": [1], "completions": [[2], [3]]}\n{"prompt": [1], "comp')
+    with pytest.raises(ValueError, match=r"data.jsonl, line 2: expected JSON, got"):
+        Completions.from_jsonl(path)
+    path.write_text("[1, 2]\n")
+    with pytest.raises(ValueError, match=r"data.jsonl, line 1: expected a JSON object"):
+        Completions.from_jsonl(path)
+    path.write_text('{"prompt": [1], "chosen": [2], "rejected": null}\n')
+    with pytest.raises(ValueError, match=r"data.jsonl, record 0, rejected: expected a value"):
+        Completions.from_jsonl(path)
+    path.write_text('{"prompt": [1], "chosen": [2], "rejected": [3], "chosen_score": 1}\n')
+    with pytest.raises(ValueError, match=r"record 0, rewards: expected a number, got None"):
+        Completions.from_jsonl(path)
+
+
+def test_arguments_that_do_not_fit():
+    with pytest.raises(
+        ValueError, match=r"^rewards: expected an entry for each of 2 prompts, got 1"
+    ):
+        lists(rewards=[[1, 2]])
+    with pytest.raises(ValueError, match=r"^on_bad: expected one of raise, drop; got 'ignore'"):
+        lists(on_bad="ignore")
+    with pytest.raises(ValueError, match=r"^max_length: expected a positive integer, got 0"):
+        lists(max_length=0)
+    with pytest.raises(TypeError, match="max_lenght"):
+        lists(max_lenght=3)
+
+
+def test_reference_log_probabilities_of_the_right_shape():
+    data = lists().with_reference([[-1, -2], [-3, -4, -5]])
+    assert data.fields() == ["reward", "ref_log_prob"]
+    np.testing.assert_array_equal(data[1].ref_log_prob, [-3, -4, -5])
+    with pytest.raises(ValueError, match="one array for each of 2 rows, got 1"):
+        lists().with_reference([[-1, -2]])
+    with pytest.raises(ValueError, match=r"expected shape \(3,\) for row 1, got \(2,\)"):
+        lists().with_reference([[-1, -2], [-3, -4]])
+    with pytest.raises(ValueError, match="finite"):
+        lists().with_reference([[-1, -np.inf], [-3, -4, -5]])
+
+
+def test_a_slice_is_data_too():
+    part = lists()[1:]
+    assert isinstance(part, Completions)
+    assert [row.row_id for row in part] == [1]
+
+
+# ----------------------------------------------------------------------------------- batches
+
+
+@pytest.mark.parametrize("pad", [EOS, 0])
+def test_a_batch_is_padded_on_the_right_and_masked_by_length(pad):
+    data = lists().with_reference([[-1, -2], [-3, -4, -5]])
+    batch = Completions.collate(list(data), pad)
+    p = pad
+    expected = [[2, 3, 4, 1, p], [2, 3, 6, 7, 1], [5, 8, p, p, p], [5, 4, 4, 4, 1], [5, 2, 1, p, p]]
+    assert batch["input_ids"].tolist() == expected
+    assert batch["attention_mask"].sum(1).tolist() == [4, 5, 2, 5, 3]
+    assert batch["completion_mask"].sum(1).tolist() == [2, 3, 1, 4, 2]
+    # The completion's own EOS counts although it is the padding token too.
+    assert batch["completion_mask"][0].tolist() == [0, 0, 1, 1, 0]
+    assert batch["completion_mask"][4].tolist() == [0, 1, 1, 0, 0]
+    assert batch["group_sizes"].tolist() == [2, 3]
+    assert batch["row_id"].tolist() == [0, 1]
+    assert batch["reward"].tolist() == [0.5, -1.25, 2, 0, -3.5]
+    assert batch["ref_log_prob"].tolist() == [-1, -2, -3, -4, -5]
+    assert "preference" not in batch
+    assert all(isinstance(values, torch.Tensor) for values in batch.values())

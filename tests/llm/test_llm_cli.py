@@ -1,0 +1,195 @@
+"""``python -m bandit.llm``: from samples to a trained model, and one line for bad values."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from bandit import losses
+from bandit.llm import commands
+from bandit.llm.folders import load_model
+
+WORDS = ["<end>", "good", "bad", "table", "happy", "sad", "day", "the"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A random model of eight words, with a tokenizer that splits at spaces."""
+    import transformers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    path = tmp_path_factory.mktemp("model")
+    words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<end>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    words.decoder = decoders.WordPiece(prefix="@@")
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=words, eos_token="<end>", pad_token="<end>"
+    ).save_pretrained(path)
+    config = transformers.LlamaConfig(
+        vocab_size=len(WORDS),
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        transformers.LlamaForCausalLM(config).save_pretrained(path)
+    return path
+
+
+def run(*words):
+    return commands.main([str(word) for word in words])
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture(scope="module")
+def scored(folder, tmp_path_factory):
+    """Samples with rewards, made by two commands."""
+    here = tmp_path_factory.mktemp("data")
+    prompts = here / "prompts.jsonl"
+    prompts.write_text('{"prompt": "the day"}\n{"prompt": "bad table"}\n')
+    options = "--samples 4 --max-new-tokens 5 --temperature 1 --seed 3".split()
+    generated = here / "samples.jsonl"
+    assert (
+        run("generate", "--model", folder, "--prompts", prompts, *options, "--out", generated) == 0
+    )
+    out = here / "scored.jsonl"
+    reward = ["--reward", "matches:good|happy"]
+    assert run("score", "--model", folder, "--data", generated, *reward, "--out", out) == 0
+    return out
+
+
+def test_generate_then_score(scored):
+    found = rows(scored)
+    assert [row["prompt"] for row in found] == [[7, 6], [2, 3]]
+    for row in found:
+        assert len(row["completions"]) == len(row["texts"]) == 4
+        # Scoring again finds the probabilities the samples were drawn with.
+        np.testing.assert_allclose(row["log_prob"], row["behavior_log_prob"], atol=1e-5)
+        ended = [y[-1] == 0 for y in row["completions"]]
+        assert row["truncated"] == [not e for e in ended]
+        says = [float("good" in text or "happy" in text) for text in row["texts"]]
+        assert row["rewards"] == says
+
+
+# Adapters ask the model for an attribute by its name of before.
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+@pytest.mark.parametrize("lora", [[], ["--lora", "2"]])
+def test_train(folder, scored, tmp_path, lora, capsys):
+    options = "--loss copg --beta 0.1 --steps 3 --batch-size 2 --micro-batch 1".split()
+    where = ["--data", scored, "--model", folder, "--out", tmp_path / "new"]
+    assert run("train", *where, *options, "--learning-rate", "0.01", *lora) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["steps"] == 3
+    saved = {path.name for path in (tmp_path / "new").iterdir()}
+    assert ("adapter_model.safetensors" if lora else "model.safetensors") in saved
+    assert not {name for name in saved if name.endswith((".bin", ".pkl", ".pt"))}
+    if not lora:
+        before, after = (
+            load_model(str(p)).state_dict()["lm_head.weight"] for p in (folder, tmp_path / "new")
+        )
+        assert not torch.equal(before, after)
+        # The trained folder is a model again.
+        assert run("generate", "--model", tmp_path / "new", "--prompt", "sad day") == 0
+        assert json.loads(capsys.readouterr().out)["prompt_text"] == "sad day"
+    assert run("train", *where, *options) == 2
+    assert "--out: expected a new or empty folder, or --resume" in capsys.readouterr().err
+
+
+def test_seeds(folder, capsys):
+    said = []
+    for seed in (0, 0, 1):
+        assert (
+            run("generate", "--model", folder, "--prompt", "the", "--samples", 8, "--seed", seed)
+            == 0
+        )
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] != said[2]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("train --loss nonsense --beta 1", "expected one of"),
+        ("train --loss copg", "--beta: expected a number above 0 for copg, got None"),
+        ("train --beta -1", "--beta: expected a finite number above 0, got -1"),
+        ("train --loss rebel --option eta=x", "eta: expected a positive number, got str"),
+        ("train --beta 1 --option gamma=1", "--option: expected one of beta for copg, got gamma"),
+        ("train --beta 1 --option gamma", "--option: expected NAME=VALUE, got 'gamma'"),
+        ("train --beta 1 --batch-size 0", "--batch-size: expected a positive integer, got 0"),
+        ("train --beta 1 --batch-size 4 --micro-batch 3", "--micro-batch: expected a divisor"),
+        ("train --beta 1 --model hub/name", "--model: expected a folder with a config.json"),
+        ("train --beta 1 --loss dpo", "--data: expected preference for dpo, got rows with"),
+        ("train --beta 1 --data x.txt", "--data: expected a .jsonl or .parquet file, got x.txt"),
+        ("train --beta 1 --data no.jsonl", "no.jsonl: No such file or directory"),
+        ("train --beta 1 --steps many", "argument --steps: invalid int value: 'many'"),
+        ("score --reward joy", "--reward: expected sentiment, length:WORDS or matches:REGEX"),
+        ("score --reward matches:(", "expected a regular expression, got '('"),
+        ("generate", "--prompts: expected either --prompts FILE or --prompt TEXT"),
+        ("generate --prompt the --temperature 0", "--temperature: expected a finite number above"),
+        ("generate --prompt the --chat", "--chat: expected a tokenizer with a chat template"),
+        ("generate --prompt the --seed -1", "expected non-negative integer"),
+        ("nothing", "argument COMMAND: invalid choice: 'nothing'"),
+    ],
+)
+def test_a_wrong_value_is_one_line(folder, scored, tmp_path, capsys, words, said):
+    command, *given = words.split()
+    needed = {"train": ["--out", tmp_path / "new"]}.get(command, [])
+    if command != "nothing" and "--model" not in given:
+        needed += ["--model", folder]
+    if command in ("train", "score") and "--data" not in given:
+        needed += ["--data", scored]
+    assert run(command, *needed, *given) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert lines[0].startswith("python -m bandit.llm")
+    assert not (tmp_path / "new").exists()
+
+
+def test_weights_that_are_not_safetensors_are_refused(folder, tmp_path, capsys):
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    torch.save({}, tmp_path / "pytorch_model.bin")
+    assert run("generate", "--model", tmp_path, "--prompt", "the") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "safetensors" in line
+
+
+def test_a_bad_row_is_named_or_dropped(folder, tmp_path, capsys):
+    path = tmp_path / "pairs.jsonl"
+    good = {"prompt": "the", "chosen": "good", "rejected": "bad", "more": 1}
+    path.write_text("\n".join(json.dumps(r) for r in (good, good | {"chosen": ""}, good)))
+    options = ["--model", folder, "--data", path, "--loss", "dpo", "--beta", "1", "--steps", "1"]
+    assert run("train", *options, "--out", tmp_path / "a") == 2
+    assert "record 1, completions" in capsys.readouterr().err
+    assert run("train", *options, "--on-bad", "drop", "--out", tmp_path / "b") == 0
+    assert "warning: rows dropped" in capsys.readouterr().err
+
+
+def test_hyper_parameters_reach_the_loss():
+    loss = commands.bound_loss("importance_sampling", 0.5, ["clip=2.5", "baseline=given"])
+    assert loss.func is losses.importance_sampling
+    assert loss.keywords == {"beta": 0.5, "clip": 2.5, "baseline": "given"}
+
+
+def test_it_runs_as_a_module():
+    code = (
+        "import sys, runpy; sys.argv = ['x', 'train', '--help']\n"
+        "try: runpy.run_module('bandit.llm', run_name='__main__')\n"
+        "except SystemExit as stop: assert stop.code == 0, stop.code"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    for option in ("--data", "--model", "--loss", "--beta", "--lora", "--resume"):
+        assert option in done.stdout

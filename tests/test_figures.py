@@ -1,0 +1,300 @@
+"""Every figure script runs, says where its files come from, and shows what it claims."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.text import Text
+from PIL import Image
+
+import bandit
+from bandit import presets
+
+FIGURES = Path(__file__).resolve().parents[1] / "figures"
+SCRIPTS = sorted(path.stem for path in FIGURES.glob("[!_]*.py"))
+# Trained transformers: minutes of work, and floating point that differs by machine.
+TRAINED = ("llm_exact", "llm_summaries", "reward_shift")
+EXACT = [name for name in SCRIPTS if name not in ("off_policy_bandit", "same_loss", *TRAINED)]
+ENDINGS = (".png", ".pdf", ".csv")
+
+
+def load(name, monkeypatch):
+    """A script of figures/ as a module."""
+    monkeypatch.syspath_prepend(FIGURES)
+    spec = importlib.util.spec_from_file_location(f"figure_{name}", FIGURES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def numbers(name, folder=FIGURES):
+    return pd.read_csv(folder / f"{name}.csv", comment="#")
+
+
+def test_all_are_there():
+    assert SCRIPTS == [
+        "behavior_sweep",
+        "beta_front",
+        "conditioning",
+        "llm_exact",
+        "llm_summaries",
+        "off_policy_bandit",
+        "on_policy_equivalence",
+        "reward_shift",
+        "same_loss",
+        "simplex_flow",
+    ]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_script_writes_the_same_bytes_twice_with_their_recipe(name, tmp_path, monkeypatch):
+    command = [sys.executable, "-W", "error", FIGURES / f"{name}.py", "--quick", "--out"]
+    subprocess.run([*command, tmp_path / "alone"], check=True, cwd=tmp_path)
+    load(name, monkeypatch).main(["--quick", "--out", str(tmp_path / "here")])
+    for ending in ENDINGS:
+        first, second = (tmp_path / folder / (name + ending) for folder in ("alone", "here"))
+        assert first.read_bytes() == second.read_bytes(), ending
+    made = f"python figures/{name}.py --quick; seed "
+    software = f"copg-bandit {bandit.__version__}"
+    with Image.open(tmp_path / "here" / f"{name}.png") as image:
+        assert image.info["Description"].startswith(made)
+        assert image.info["Software"] == software
+        assert image.info["Title"]
+    pdf = (tmp_path / "here" / f"{name}.pdf").read_bytes()
+    assert made.encode() in pdf
+    assert software.encode() in pdf
+    assert b"CreationDate" not in pdf
+    head = (tmp_path / "here" / f"{name}.csv").read_text(encoding="utf-8").splitlines()[:3]
+    assert head[1].startswith(f"# {made}")
+    assert head[2] == f"# {software}"
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_says_what_the_figure_shows(name, monkeypatch, capsys):
+    module = load(name, monkeypatch)
+    with pytest.raises(SystemExit, match="0"):
+        module.main(["--help"])
+    shown = capsys.readouterr().out
+    assert module.__doc__.splitlines()[0] in shown
+    assert "--quick" in shown
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_committed_numbers_are_what_the_script_computes(name, tmp_path, monkeypatch):
+    load(name, monkeypatch).main(["--out", str(tmp_path)])
+    pd.testing.assert_frame_equal(
+        numbers(name, tmp_path), numbers(name), check_exact=False, rtol=1e-9, atol=1e-9
+    )
+    for ending in ENDINGS:
+        assert (FIGURES / (name + ending)).stat().st_size > 1000
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_no_text_lies_on_other_text_or_off_the_page(name, monkeypatch):
+    module, caught = load(name, monkeypatch), []
+    monkeypatch.setattr(module, "save", lambda figure, *_, **__: caught.append(figure))
+    module.main(["--quick"])
+    (figure,) = caught
+    # 100 dots per inch here: the layout is the same at any resolution.
+    with bandit.plots.style():
+        figure.draw_without_rendering()
+    shown = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
+    # Tick labels outside the limits of an axis are in the list, but not in the picture.
+    hidden = {
+        tick_text
+        for ax in figure.axes
+        for axis in (ax.xaxis, ax.yaxis)
+        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())
+        for tick_text in (tick.label1, tick.label2)
+        if not ax.axison or not in_view(axis, tick)
+    }
+    boxes = {t: t.get_window_extent() for t in shown if t not in hidden}
+    page = figure.bbox
+    for text, box in boxes.items():
+        assert box.x0 >= page.x0 - 1, text
+        assert box.x1 <= page.x1 + 1, text
+        assert box.y0 >= page.y0 - 1, text
+        assert box.y1 <= page.y1 + 1, text
+    for (a, first), (b, second) in itertools.combinations(boxes.items(), 2):
+        # Boxes have some air around the letters: a touch of two pixels is none to see.
+        across = min(first.x1, second.x1) - max(first.x0, second.x0)
+        along = min(first.y1, second.y1) - max(first.y0, second.y0)
+        assert min(across, along) < 2, (a, b)
+
+
+def in_view(axis, tick):
+    low, high = sorted(axis.get_view_interval())
+    return low <= tick.get_loc() <= high
+
+
+# --------------------------------------------------------------------- what each picture claims
+
+
+def test_claim_off_policy_bandit():
+    table = numbers("off_policy_bandit")
+    last = table[table.steps == table.steps.max()].set_index("method")
+    assert len(last) == table.method.nunique() == 7
+    for name in ("copg", "policy_gradient_behavior", "policy_gradient_value"):
+        assert last.upper[name] < 1e-8
+    for name in ("importance_sampling", "dpo"):
+        assert last.exact_regret[name] < 1e-9
+        assert 1e-8 < last["median"][name] < 1e-3
+    for name, exact in (("policy_gradient", 0.504511421), ("ipo", 0.151303089)):
+        assert last.exact_regret[name] == pytest.approx(exact, abs=1e-8)
+        assert last["median"][name] == pytest.approx(exact, rel=0.02)
+    assert ((table.lower <= table["median"]) & (table["median"] <= table.upper)).all()
+
+
+def test_claim_simplex_flow():
+    table, arms = numbers("simplex_flow"), ["arm_1", "arm_2", "arm_3"]
+    optimum = [0.70538451, 0.25949646, 0.03511903]
+    solutions = table[table.kind == "solution"].set_index("method")[arms]
+    for name in ("copg", "dpo", "importance_sampling", "policy_gradient_value"):
+        np.testing.assert_allclose(solutions.loc[name], optimum, atol=1e-8)
+    np.testing.assert_allclose(
+        solutions.loc["policy_gradient"], [0.21567462, 0.32054355, 0.46378183], atol=1e-8
+    )
+    np.testing.assert_allclose(
+        solutions.loc["ipo"], [0.42635583, 0.35096146, 0.22268271], atol=1e-8
+    )
+    fields = table[table.kind == "field"]
+    assert fields[["dot_1", "dot_2", "dot_3"]].sum(axis=1).abs().max() < 1e-11
+    ends = table[table.kind == "path"].groupby(["method", "start"])[arms].last()
+    for (name, _), end in ends.iterrows():
+        np.testing.assert_allclose(end, solutions.loc[name], atol=1e-3)
+
+
+def test_claim_behavior_sweep():
+    table = numbers("behavior_sweep")
+    assert table.share_of_optimum.max() == 1
+    assert table.share_of_optimum.min() == pytest.approx(1e-6)
+    kl = dict(iter(table.groupby("method").kl_to_optimal))
+    known = table.groupby("method").converged.all()
+    for name in ("copg", "policy_gradient_behavior", "importance_sampling", "dpo"):
+        assert known[name]
+        assert kl[name].max() < 1e-9
+    assert kl["policy_gradient_value"].max() < 1e-9
+    assert kl["ipo"].min() > 0.1
+    on_policy, farthest = kl["policy_gradient"].iloc[[0, -1]]
+    assert on_policy < 1e-9
+    assert farthest > 3
+
+
+def test_claim_on_policy_equivalence():
+    table = numbers("on_policy_equivalence")
+    sample, exact = (table[table.kind == kind] for kind in ("sample", "exact"))
+    # CSV files carry twelve digits.
+    for name in ("rloo", "policy_gradient_leave_one_out"):
+        np.testing.assert_allclose(sample[name], sample.copg, rtol=1e-11, atol=1e-15)
+    assert (sample.grpo - sample.copg).abs().max() > 0.1
+    # The policy gradient by its definition, at the policy the docstring names.
+    base, reference = presets.three_armed_bandit(), np.array([0.5, 0.3, 0.2])
+    optimum = reference * np.exp(base.reward / base.beta)
+    policy = np.sqrt(reference * optimum / optimum.sum())
+    policy /= policy.sum()
+    score = base.reward - base.beta * np.log(policy / reference)
+    expected = policy * (score - policy @ score)
+    ascent = exact.set_index("method")[["ascent_1", "ascent_2", "ascent_3"]]
+    for name in ("copg", "rloo", "policy_gradient_value", "policy_gradient"):
+        np.testing.assert_allclose(ascent.loc[name], np.tile(expected, (9, 1)), atol=1e-11)
+    assert (np.abs(ascent.loc["grpo"] - expected).max(axis=1) > 0.05).all()
+    noise = exact.set_index(["method", "group_size"]).completions_for_noise_as_signal
+    assert (np.diff(noise["copg"]) < 0).all()
+    np.testing.assert_allclose(noise["copg"], noise["rloo"], rtol=1e-9)
+    assert (noise["copg"] > noise["policy_gradient_value"]).all()
+    assert (noise["policy_gradient"] > 20 * noise["copg"]).all()
+
+
+def test_claim_conditioning():
+    table = numbers("conditioning").set_index("method")
+    assert table.kl_to_optimal.max() < 1e-9
+    copg, weights = table.loc["copg"], table.loc["importance_sampling"]
+    # By hand: 2β Cov_μ has the eigenvalues 3βε(1 − ε) and β(1 − ε) for two equal other arms.
+    share, beta = copg.min_mu, presets.three_armed_bandit().beta
+    np.testing.assert_allclose(copg.slowest_rate, 3 * beta * share * (1 - share), rtol=1e-6)
+    np.testing.assert_allclose(copg.fastest_rate, beta * (1 - share), rtol=1e-6)
+    np.testing.assert_allclose(
+        copg.steps_to_halve, np.log(2) * copg.fastest_rate / copg.slowest_rate, rtol=1e-9
+    )
+    assert copg.variance_at_solution.abs().max() < 1e-20
+    assert copg.variance_at_reference.max() < 2
+    assert np.ptp(weights.slowest_rate) < 1e-6
+    scaled = weights.variance_at_solution * weights.min_mu
+    assert scaled.iloc[-1] == pytest.approx(scaled.iloc[-2], rel=1e-3)
+    assert weights.variance_at_solution.iloc[-1] > 1e5
+
+
+def test_claim_beta_front():
+    table = numbers("beta_front")
+    front = table[table.method == "optimum"].set_index("beta")
+    for name in ("copg", "dpo"):
+        landed = table[table.method == name].set_index("beta")
+        np.testing.assert_allclose(landed.reward, front.reward[landed.index], atol=1e-8)
+        np.testing.assert_allclose(landed.kl, front.kl[landed.index], atol=1e-8)
+    # No policy lies above any tangent of the front: E[r] − β KL ≤ J_β(π*).
+    for beta, best in front.iterrows():
+        above = table.reward - beta * table.kl - (best.reward - beta * best.kl)
+        assert above.max() < 1e-9
+    half = table[table.beta == 0.5].set_index("method")
+    assert half.regret["copg"] < 1e-9
+    assert half.regret["policy_gradient"] > half.regret["ipo"] > 0.1
+
+
+def test_claim_llm_exact():
+    table = numbers("llm_exact")
+    assert table.groupby("behavior").kl.first().std() < 1e-9
+    for mu in ("uniform", "reference"):
+        last = table[(table.behavior == mu) & (table.step == table.step.max())].set_index("method")
+        for name in ("copg", "policy_gradient_behavior", "dpo"):
+            assert last.kl[name] < 0.001
+            assert last.exact[name] < 1e-9
+        for name in ("policy_gradient", "ipo"):
+            assert last.exact[name] > 0.1
+            assert last.kl[name] == pytest.approx(last.exact[name], rel=0.05)
+    early = table[(table.method == "copg") & (table.step == 200)]
+    assert (early.kl < 0.01).all()
+
+
+def test_claim_reward_shift():
+    table = numbers("reward_shift").pivot_table(
+        index="step", columns=["method", "shift"], values="kl"
+    )
+    for name in ("copg", "policy_gradient_behavior"):
+        curves = table[name]
+        np.testing.assert_allclose(curves[2.0], curves[0.0], rtol=1e-3, atol=1e-6)
+        np.testing.assert_allclose(curves[-2.0], curves[0.0], rtol=1e-3, atol=1e-6)
+        assert curves[0.0].iloc[-1] < 0.01
+    last = table["policy_gradient"].iloc[-1]
+    assert last[-2.0] > 2 * last[2.0] > 2 * 2 * last[0.0] > 0.2
+
+
+def test_claim_same_loss():
+    table = numbers("same_loss")
+    assert list(table.method.unique()) == list(presets.METHODS)
+    np.testing.assert_allclose(table.torch, table.numpy, rtol=1e-11, atol=1e-14)
+    np.testing.assert_allclose(table.torch_single, table.numpy, rtol=1e-4, atol=1e-5)
+    assert (table.numpy.abs() > 0.01).mean() > 0.8
+
+
+def test_claim_llm_summaries():
+    table = numbers("llm_summaries")
+    trained, front = table[table.kind == "trained"], table[table.kind == "front"]
+    last = trained[trained.step == 200]
+    assert (last.groupby(["method", "beta"]).seed.nunique() == 5).all()
+    assert len(last) == 5 * 3 * 5
+    # Nobody is above the front, whose tangent at β has the slope β.
+    for beta, kl, reward in front[["beta", "kl", "reward"]].to_numpy():
+        assert (last.reward - beta * last.kl - (reward - beta * kl)).max() < 1e-9
+    mean = last.groupby(["beta", "method"]).reward.mean()
+    for beta in (0.1, 0.2, 0.4):
+        assert mean[beta].idxmax() == "copg"
+    (report,) = table[table.kind == "reward model"].itertuples()
+    assert 0.6 < report.accuracy < 0.8
+    assert report.calibration_error < 0.05
