@@ -103,7 +103,9 @@ def _add(commands: Any, name: str, summary: str, details: str, example: str) -> 
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--model", required=True, metavar="PATH", help="folder of a causal model")
+    parser.add_argument(
+        "--model", required=True, metavar="PATH", help="folder of a causal model, or of adapters"
+    )
     return parser
 
 
@@ -163,7 +165,8 @@ def _add_score(commands: Any) -> None:
         commands,
         "score",
         "log-probabilities and rewards of completions",
-        "Adds `log_prob` to each row, ln π of its completions in nats; with --reward, `rewards`.",
+        "Adds `log_prob` to each row, ln π of its completions in nats; with --reward, `rewards`\n"
+        "(of a chosen and a rejected one, `chosen_score` and `rejected_score`).",
         "--data samples.jsonl --model ./model --reward sentiment --out scored.jsonl",
     )
     _add_data(parser)
@@ -180,7 +183,7 @@ def _add_generate(commands: Any) -> None:
         "generate",
         "sample completions",
         "Writes a row a prompt: token ids of prompt and completions, their texts, which were\n"
-        "cut short, and `behavior_log_prob`, ln μ at the temperature they were drawn at.",
+        "cut short, `behavior_log_prob`, ln μ at the temperature they were drawn at, and that.",
         "--model ./model --prompts prompts.jsonl --samples 4 --out samples.jsonl",
     )
     parser.add_argument("--prompts", type=Path, metavar="FILE", help=".jsonl with `prompt`")
@@ -206,6 +209,8 @@ def bound_loss(name: str, beta: float | None, settings: Sequence[str]) -> losses
         key, equals, value = setting.partition("=")
         if not equals:
             raise ValueError(f"option: expected NAME=VALUE, got {setting!r}")
+        if key in given:
+            raise ValueError(f"option: expected {key} once, got it again as {setting}")
         try:
             given[key] = json.loads(value)
         except json.JSONDecodeError:
@@ -263,7 +268,7 @@ def _train(options: argparse.Namespace) -> None:
     check(loss, data)
     model = load_model(options.model)
     if options.lora:
-        model = with_adapters(model, options.lora)
+        model = with_adapters(model, options.lora, options.seed)
     args = TrainingArguments(
         str(options.out),
         max_steps=options.steps,
@@ -304,7 +309,11 @@ def _score(options: argparse.Namespace) -> None:
             record = dict(records[row.row_id]) | {"log_prob": log_prob.tolist()}
             if reward is not None:
                 prompt, texts = _texts(record, row.row_id)
-                record["rewards"] = rewarded(reward, [prompt] * len(texts), texts).tolist()
+                values = rewarded(reward, [prompt] * len(texts), texts).tolist()
+                if "chosen" in record:
+                    record["chosen_score"], record["rejected_score"] = values
+                else:
+                    record["rewards"] = values
             _write(out, record)
 
 
@@ -347,6 +356,7 @@ def _generate(options: argparse.Namespace) -> None:
                 "prompt": row,
                 "completions": drawn,
                 "behavior_log_prob": log_prob.tolist(),
+                "temperature": options.temperature,
                 "truncated": [y[-1] not in ends for y in drawn],
             }
             if tokenizer is not None:
@@ -356,16 +366,23 @@ def _generate(options: argparse.Namespace) -> None:
 
 
 def _prompt_ids(prompt: Any, row: int, tokenizer: Any, chat: bool) -> list[int]:
+    from bandit.llm.records import BadRowError, Reader
+
     if not isinstance(prompt, str):
         return prompt
     if tokenizer is None:
         raise ValueError(f"prompts: expected token ids in row {row}, as the model has no tokenizer")
-    if chat:
-        if tokenizer.chat_template is None:
-            raise ValueError("chat: expected a tokenizer with a chat template, got none")
-        prompt = tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-        )
+    if not chat:
+        try:
+            return Reader(tokenizer, None, None, False).ids("prompt", prompt)
+        except BadRowError as bad:
+            raise ValueError(f"prompts: row {row}, {bad}") from None
+    if tokenizer.chat_template is None:
+        raise ValueError("chat: expected a tokenizer with a chat template, got none")
+    # The template writes the beginning of the sequence itself, where there is one.
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+    )
     return tokenizer(prompt, add_special_tokens=False)["input_ids"]
 
 

@@ -7,26 +7,56 @@ beside a model is run.
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
 
 def load_model(path: str) -> Any:
-    """The causal model in a folder, in single precision, on the GPU if there is one."""
+    """The causal model in a folder, in single precision, on the GPU if there is one.
+
+    Of a folder with adapters: the model they were trained on, from its own folder, with the
+    adapters merged into it.
+    """
+    import torch
+
+    folder = _folder(path)
+    with _quiet(), _one_kind_of_error(path):
+        model = _adapted(folder) if (folder / ADAPTER_CONFIG).is_file() else _plain(folder)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _plain(folder: Path) -> Any:
     import torch
     import transformers
 
-    folder = _folder(path)
-    with _quiet():
-        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            folder,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            dtype=torch.float32,
-        )
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+    loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
+        folder,
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+        dtype=torch.float32,
+        output_loading_info=True,
+    )
+    model, report = loaded
+    if report["missing_keys"]:  # they would be random
+        name = min(report["missing_keys"])
+        raise ValueError(f"model: expected all weights in {folder}, got none for {name}")
+    return model
+
+
+def _adapted(folder: Path) -> Any:
+    import peft
+
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        raise ValueError(f"model: expected adapters as {ADAPTER_WEIGHTS} in {folder}, got none")
+    about = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    base = _plain(_folder(str(about["base_model_name_or_path"]), "config.json"))
+    adapted: Any = peft.PeftModel.from_pretrained(base, str(folder), local_files_only=True)
+    return adapted.merge_and_unload()
 
 
 def load_tokenizer(path: str) -> Any:
@@ -36,16 +66,31 @@ def load_tokenizer(path: str) -> Any:
     folder = _folder(path)
     if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer_config.json")):
         return None
-    return transformers.AutoTokenizer.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False
-    )
+    with _one_kind_of_error(path):
+        return transformers.AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
 
 
-def _folder(path: str) -> Path:
+def _folder(path: str, *signs: str) -> Path:
     folder = Path(path)
-    if not (folder / "config.json").is_file():
+    if not any((folder / name).is_file() for name in signs or ("config.json", ADAPTER_CONFIG)):
         raise ValueError(f"model: expected a folder with a config.json on this machine, got {path}")
     return folder
+
+
+@contextlib.contextmanager
+def _one_kind_of_error(path: str) -> Iterator[None]:
+    """Files that are broken make the libraries raise many kinds of errors: here, ValueError."""
+    try:
+        yield
+    except (ImportError, MemoryError):
+        raise
+    except Exception as error:
+        said = (str(error) or type(error).__name__).strip().splitlines()[0]
+        if said.startswith("model: "):
+            raise
+        raise ValueError(f"model: expected intact files in {path}, got: {said}") from error
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bandit import _checks
-from bandit.llm.scoring import model_inputs, unwrapped
+from bandit.llm.scoring import model_inputs, positions_of, unwrapped
 
 
 class Samples(NamedTuple):
@@ -71,13 +71,15 @@ def generate(
     Raises
     ------
     ValueError
-        For an empty prompt, tokens outside the vocabulary, numbers that are not above 0.
+        For an empty prompt, tokens outside the vocabulary, more tokens than the model has
+        positions, numbers that are not above 0.
     """
     samples = _checks.positive_integer("samples", samples)
     longest = _checks.positive_integer("max_new_tokens", max_new_tokens)
     temperature = _checks.positive_number("temperature", temperature)
     batch_size = _checks.positive_integer("batch_size", batch_size)
     rows = [row for row in _checked(prompts, model) for _ in range(samples)]
+    _check_room(model, rows, longest)
     ends = ends_of(model, eos)
     device = next(model.parameters()).device
     # One uniform number for each token that may be drawn: what a row draws does not depend on the
@@ -180,6 +182,15 @@ def _checked(prompts: Any, model: Any) -> list[list[int]]:
     if not rows:
         raise ValueError("prompts: expected at least one prompt, got none")
     return rows
+
+
+def _check_room(model: Any, rows: Sequence[Sequence[int]], longest: int) -> None:
+    positions, prompt = positions_of(model), max(map(len, rows))
+    if positions is not None and prompt + longest > positions:
+        raise ValueError(
+            f"max_new_tokens: expected at most {positions - prompt}, what the model's {positions} "
+            f"positions leave after a prompt of {prompt} tokens, got {longest}"
+        )
 
 
 def ends_of(model: Any, eos: int | Sequence[int] | None = None) -> list[int]:

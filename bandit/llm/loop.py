@@ -9,7 +9,7 @@ import torch
 
 from bandit import _checks
 from bandit.llm.completions import Completions
-from bandit.llm.references import reference_log_probs
+from bandit.llm.references import check_fit, reference_log_probs
 from bandit.llm.scoring import sequence_log_prob
 from bandit.llm.surrogate import check, groups_of, means, measured
 from bandit.losses import Loss
@@ -62,6 +62,7 @@ def train_tiny(
     )
     every = _checks.positive_integer("record_every", record_every)
     check(loss, data, baseline=baseline)
+    check_fit(model, data)
     if "ref_log_prob" not in data.fields():
         data = data.with_reference(reference_log_probs(model, data))
     model.eval()

@@ -58,9 +58,10 @@ class Reader(NamedTuple):
         prompt_column, completions, rewards, preference = _columns(record)
         prompt = self.ids("prompt", prompt_column)
         size = len(completions)
-        truncated = record.get("truncated") or [False] * size
-        if len(truncated) != size:
-            raise BadRowError("truncated", "lengths differ", f"{size} values", len(truncated))
+        truncated = record.get("truncated")
+        truncated = [False] * size if truncated is None else truncated
+        if not _is_list(truncated) or len(truncated) != size:
+            raise BadRowError("truncated", "lengths differ", f"{size} values", repr(truncated))
         ids = [
             self.completion(text, prompt_column, prompt, bool(cut))
             for text, cut in zip(completions, truncated, strict=True)
@@ -106,7 +107,7 @@ class Reader(NamedTuple):
     def completion(self, tokens: Any, prompt: Any, prompt_ids: list[int], cut: bool) -> list[int]:
         """Token ids of a completion: without its prompt, with its end."""
         column, is_text = "completions", isinstance(tokens, str)
-        if self.with_prompt and tokens is not None:
+        if self.with_prompt and (is_text or _is_list(tokens)):
             start = prompt if is_text else prompt_ids
             comparable = isinstance(start, str) or not is_text
             if not comparable or list(tokens[: len(start)]) != list(start):
@@ -117,6 +118,12 @@ class Reader(NamedTuple):
         if isinstance(eos, EllipsisType):
             eos = self.tokenizer.eos_token_id if is_text else None
         return ids if cut or eos is None or ids[-1] == eos else [*ids, eos]
+
+
+def _is_list(values: Any) -> bool:
+    if isinstance(values, np.ndarray):
+        return values.ndim > 0
+    return isinstance(values, Sequence) and not isinstance(values, (str, bytes))
 
 
 def _bos(tokenizer: Any) -> int | None:
@@ -132,7 +139,7 @@ def _columns(record: Mapping[str, Any]) -> tuple[Any, Sequence[Any], Any, Any]:
             raise BadRowError(column, "missing column", "a value", "None")
     if "chosen" not in record:
         completions = record["completions"]
-        if isinstance(completions, str) or not len(completions):
+        if not _is_list(completions) or not len(completions):
             raise BadRowError("completions", "no completions", "a list of completions")
         return record["prompt"], completions, record.get("rewards"), record.get("preference")
     if record.get("rejected") is None:
@@ -143,7 +150,7 @@ def _columns(record: Mapping[str, Any]) -> tuple[Any, Sequence[Any], Any, Any]:
 
 
 def _token_ids(column: str, tokens: Any) -> list[int]:
-    if tokens is None or not isinstance(tokens, (Sequence, np.ndarray)):
+    if not _is_list(tokens):
         raise BadRowError(column, "not text or ids", "text or token ids", type(tokens).__name__)
     for token in tokens:
         whole = isinstance(token, (int, np.integer)) and not isinstance(token, bool)
@@ -162,7 +169,7 @@ def _number(column: str, value: Any) -> float:
 def _numbers(column: str, values: Any, size: int) -> Array | None:
     if values is None:
         return None
-    if not isinstance(values, (Sequence, np.ndarray)) or len(values) != size:
+    if not _is_list(values) or len(values) != size:
         raise BadRowError(column, "lengths differ", f"{size} numbers", repr(values))
     array = np.array([_number(column, value) for value in values])
     if not np.isfinite(array).all():
@@ -174,13 +181,15 @@ def _numbers(column: str, values: Any, size: int) -> Array | None:
 
 def json_lines(path: str | os.PathLike[str]) -> Iterator[Mapping[str, Any]]:
     """The objects of a JSON Lines file; blank lines are skipped."""
-    with open(path, encoding="utf-8") as lines:
+    with open(path, "rb") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 try:
-                    record = json.loads(line)
-                except json.JSONDecodeError as error:
+                    record = json.loads(line.decode())
+                except ValueError as error:
                     raise ValueError(f"{path}, line {number}: expected JSON, got {error}") from None
                 if not isinstance(record, dict):
-                    raise ValueError(f"{path}, line {number}: expected a JSON object, got {line!r}")
+                    raise ValueError(
+                        f"{path}, line {number}: expected a JSON object, got {record!r}"
+                    )
                 yield record

@@ -17,7 +17,7 @@ from bandit._checks import Array
 from bandit.llm import fingerprints
 from bandit.llm.completions import Completions
 from bandit.llm.records import Row
-from bandit.llm.scoring import sequence_log_prob
+from bandit.llm.scoring import positions_of, sequence_log_prob, vocabulary_of
 
 
 def reference_log_probs(
@@ -48,11 +48,17 @@ def reference_log_probs(
     list of ndarray (G,)
         One a row, in order; for ``Completions.with_reference``.
 
+    Raises
+    ------
+    ValueError
+        Naming the row, for a token the model does not know or more tokens than it has positions.
+
     Notes
     -----
     No random number is consumed, so a run that finds the cache and one that doesn't are the same.
     """
     batch_size = _checks.positive_integer("batch_size", batch_size)
+    check_fit(model, completions)
     names = [fingerprints.of_tokens(row.prompt_ids, row.completion_ids) for row in completions]
     path = None
     known: dict[str, Array] = {}
@@ -71,6 +77,24 @@ def reference_log_probs(
         if path is not None:
             _save(path, known)
     return [known[name] for name in names]
+
+
+def check_fit(model: Any, data: Completions) -> None:
+    """Raise unless the model knows every token, and has a position for it."""
+    vocabulary, positions = vocabulary_of(model), positions_of(model)
+    for row in data:
+        largest = max(max(ids) for ids in (row.prompt_ids, *row.completion_ids))
+        if largest >= vocabulary:
+            raise ValueError(
+                f"data: expected tokens from 0 to {vocabulary - 1}, got {largest} in row "
+                f"{row.row_id}"
+            )
+        length = len(row.prompt_ids) + max(map(len, row.completion_ids))
+        if positions is not None and length > positions:
+            raise ValueError(
+                f"data: expected at most {positions} tokens, the model's positions, got {length} "
+                f"in row {row.row_id}"
+            )
 
 
 def _scored(

@@ -147,7 +147,7 @@ def by_name(name: str) -> Reward:
     kind, _, value = name.partition(":")
     if kind == "sentiment" and not value:
         return sentiment()
-    if kind == "length" and value.isdigit():
+    if kind == "length" and value.isdecimal():
         return length(int(value))
     if kind == "matches" and value:
         return checks([value])

@@ -71,7 +71,7 @@ def train_rounds(
     Returns
     -------
     list of dict
-        What the trainer logged, each with its ``round``.
+        What the trainer logged, each with its ``round`` and the ``temperature`` of its samples.
     """
     rounds = _checks.positive_integer("rounds", rounds)
     rng = np.random.default_rng(rng)
@@ -104,7 +104,8 @@ def train_rounds(
             model, own, data, loss, optimizers=(optimizer, None), **trainer_options
         )
         trainer.train()
-        history += [{"round": number, **record} for record in trainer.state.log_history]
+        drawn_at = {"round": number, "temperature": temperature}
+        history += [{**drawn_at, **record} for record in trainer.state.log_history]
     return history
 
 

@@ -71,7 +71,7 @@ def sequence_log_prob(
     hidden, head = _hidden_states(model, input_ids, attention)
     predicted = completion[:, 1:]
     targets = input_ids[:, 1:][predicted]  # (N,)
-    vocabulary = _vocabulary(unwrapped(model).config)
+    vocabulary = vocabulary_of(model)
     tokens = _token_log_probs(
         head, hidden[:, :-1][predicted], targets, chunk_tokens, vocabulary
     )  # (N,)
@@ -160,9 +160,21 @@ def unwrapped(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _vocabulary(config: Any) -> int:
-    """V; models of several modalities keep it in the configuration of their text part."""
-    return (config.get_text_config() if hasattr(config, "get_text_config") else config).vocab_size
+def vocabulary_of(model: Any) -> int:
+    """V, the tokens a model knows."""
+    return _text_config(model).vocab_size
+
+
+def positions_of(model: Any) -> int | None:
+    """Most tokens of a row, prompt included, or None where the model does not say."""
+    positions = getattr(_text_config(model), "max_position_embeddings", None)
+    return positions if positions is not None and positions > 0 else None
+
+
+def _text_config(model: Any) -> Any:
+    # Models of several modalities keep what is said of words in a part of their configuration.
+    config = unwrapped(model).config
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
 
 
 def model_inputs(model: Any, input_ids: Tensor, attention: Tensor) -> dict[str, Any]:

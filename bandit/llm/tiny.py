@@ -101,11 +101,13 @@ class TinyTransformer(nn.Module):
             raise ValueError(f"width: expected a multiple of heads = {heads}, got {width}")
         if eos is not None and not 0 <= eos < vocabulary:
             raise ValueError(f"eos: expected a token from 0 to {vocabulary - 1}, got {eos}")
-        self.config = SimpleNamespace(vocab_size=vocabulary, eos_token_id=eos, heads=heads)
+        longest = prompt_length + completion_length
+        self.config = SimpleNamespace(
+            vocab_size=vocabulary, eos_token_id=eos, heads=heads, max_position_embeddings=longest
+        )
         self.completion_length, self.eos = completion_length, eos
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            longest = prompt_length + completion_length
             self.decoder = Decoder(vocabulary, longest, width, layers, heads)
             self.head = nn.Linear(width, vocabulary, bias=False)
 

@@ -34,16 +34,16 @@ import torch
 import transformers
 from numpy.typing import ArrayLike
 from torch import Tensor
-from transformers.trainer_utils import get_last_checkpoint
 
 from bandit import _checks
 from bandit.llm.completions import Completions
-from bandit.llm.references import reference_log_probs
+from bandit.llm.references import check_fit, reference_log_probs
 from bandit.llm.scoring import sequence_log_prob
 from bandit.llm.surrogate import METRICS, check, groups_of, means, measured
 from bandit.losses import Loss
 
 REFERENCE_FILE = "reference.json"
+TRAINER_STATE = "trainer_state.json"
 
 
 class SequenceTrainer(transformers.Trainer):
@@ -109,6 +109,7 @@ class SequenceTrainer(transformers.Trainer):
         for data in (train_dataset, eval_dataset):
             if data is not None:
                 check(loss, data, baseline=baseline)
+                check_fit(model, data)
         super().__init__(
             model=model,
             args=args,
@@ -234,6 +235,8 @@ class SequenceTrainer(transformers.Trainer):
     ) -> Any:
         """Train, or go on from a checkpoint of the same run.
 
+        ``True`` goes on from the last checkpoint in ``output_dir`` that was written to its end.
+
         Raises
         ------
         ValueError
@@ -241,7 +244,7 @@ class SequenceTrainer(transformers.Trainer):
             model it started from, and loads the trained weights itself.
         """
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = get_last_checkpoint(self.args.output_dir)
+            resume_from_checkpoint = last_checkpoint(self.args.output_dir)
             if resume_from_checkpoint is None:
                 raise ValueError(
                     f"resume_from_checkpoint: expected a checkpoint in {self.args.output_dir}, "
@@ -268,6 +271,23 @@ def referenced(
     if "ref_log_prob" in data.fields():
         return data
     return data.with_reference(reference_log_probs(model, data, **options))
+
+
+def last_checkpoint(folder: str | os.PathLike[str] | None) -> str | None:
+    """The last checkpoint in a folder that is whole, if there is one.
+
+    A run that was killed while it wrote leaves half of one: Trainer writes its own state last.
+    """
+    numbered = {
+        int(number): path
+        for path in Path(str(folder)).glob("checkpoint-*")
+        if (number := path.name.removeprefix("checkpoint-")).isdecimal()
+    }
+    for _, path in sorted(numbered.items(), reverse=True):
+        with contextlib.suppress(OSError, ValueError):
+            json.loads((path / TRAINER_STATE).read_text(encoding="utf-8"))
+            return str(path)
+    return None
 
 
 def mean_reference(data: Any) -> float:

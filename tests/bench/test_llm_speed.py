@@ -46,11 +46,23 @@ def model_of(vocabulary: int):
     return transformers.LlamaForCausalLM(config)
 
 
-def rows_of(vocabulary: int, pairs: int = PAIRS, group: int = 2, length: int = LENGTH):
-    """Random completions with ln π_ref and preferences; the first of a pair is the chosen one."""
+def rows_of(
+    vocabulary: int,
+    pairs: int = PAIRS,
+    group: int = 2,
+    length: int = LENGTH,
+    *,
+    unequal: bool = False,
+):
+    """Random completions with ln π_ref and preferences; the first of a pair is the chosen one.
+
+    ``unequal``: of 1 to ``length`` tokens instead of all of them.
+    """
     rng = np.random.default_rng(0)
     prompts = rng.integers(3, vocabulary, size=(pairs, PROMPT)).tolist()
     completions = rng.integers(3, vocabulary, size=(pairs, group, length)).tolist()
+    if unequal:
+        completions = [[y[: rng.integers(1, length + 1)] for y in ys] for ys in completions]
     given = (
         {"preferences": [1.0] * pairs}
         if group == 2
@@ -69,11 +81,11 @@ def our_trainer(model, data, loss, folder, **options):
     return SequenceTrainer(model, args, data, loss, **options)
 
 
-def our_step(vocabulary: int, folder, loss=None, **shape):
+def our_step(vocabulary: int, folder, loss=None, reduction="sum", **shape):
     """A function that makes one step, and the model it moves."""
     loss = functools.partial(losses.dpo, beta=BETA) if loss is None else loss
     data = rows_of(vocabulary, **shape)
-    trainer = our_trainer(model_of(vocabulary), data, loss, folder)
+    trainer = our_trainer(model_of(vocabulary), data, loss, folder, reduction=reduction)
     batch = data.collate(data.rows)
     groups = torch.tensor(float(len(data)))
 
@@ -84,7 +96,7 @@ def our_step(vocabulary: int, folder, loss=None, **shape):
     return step, trainer.model
 
 
-def trl_step(vocabulary: int, folder, loss_type: str = "sigmoid"):
+def trl_step(vocabulary: int, folder, loss_type: str = "sigmoid", **shape):
     """The same of TRL's trainer."""
     import datasets
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -116,7 +128,7 @@ def trl_step(vocabulary: int, folder, loss_type: str = "sigmoid"):
     )
     # What Trainer's own loop sets.
     trainer.current_gradient_accumulation_steps = 1
-    data = rows_of(vocabulary)
+    data = rows_of(vocabulary, **shape)
     batch = data.collate(data.rows)
     # TRL wants all chosen, then all rejected.
     order = torch.arange(2 * len(data)).reshape(-1, 2).T.ravel()
@@ -183,6 +195,23 @@ def test_step_against_trl(vocabulary, tmp_path, capsys):
     a, b, ratio = in_turns(ours, theirs, 20 if vocabulary < 10_000 else 6)
     with capsys.disabled():
         print(f"\nvocabulary {vocabulary}: ours {a:.3f} s, TRL {b:.3f} s, ratio {ratio:.2f}")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("loss", "loss_type", "reduction"),
+    [(losses.dpo, "sigmoid", "sum"), (losses.ipo, "ipo", "mean")],
+)
+def test_losses_are_those_of_trl(loss, loss_type, reduction, tmp_path):
+    """On completions of unequal lengths; TRL's IPO divides each log-ratio by its tokens."""
+    ours, our_model = our_step(
+        512, tmp_path, functools.partial(loss, beta=BETA), reduction, unequal=True
+    )
+    theirs, their_model = trl_step(512, tmp_path, loss_type, unequal=True)
+    torch.testing.assert_close(ours(), theirs(), rtol=1e-5, atol=1e-6)
+    for p, q in zip(our_model.parameters(), their_model.parameters(), strict=True):
+        scale = float(q.grad.abs().max())
+        torch.testing.assert_close(p.grad, q.grad, rtol=1e-3, atol=1e-5 * scale)
 
 
 @pytest.mark.parametrize("vocabulary", [512, 49_152])

@@ -173,6 +173,20 @@ def test_a_bad_row_is_named_or_counted(reason):
 
 
 @pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (changed(3), "completions: expected text or token ids, got int"),
+        ({"completions": [COMPLETIONS[0], 3]}, "completions: expected a list of completions"),
+        ({"truncated": [[True, False], 3]}, "truncated: expected 3 values, got 3"),
+        (changed(3) | {"with_prompt": True}, "completions: expected the prompt first"),
+    ],
+)
+def test_a_number_in_place_of_a_list_is_named(change, message):
+    with pytest.raises(ValueError, match=rf"^row \d, {message}"):
+        lists(**change)
+
+
+@pytest.mark.parametrize(
     ("prompt", "completion", "column"),
     [
         ("<s> the cat", "sat", "prompt"),
@@ -211,6 +225,9 @@ def test_a_bad_line_of_a_file_is_named(tmp_path):
     path = tmp_path / "data.jsonl"
     path.write_text('{"prompt": [1], "completions": [[2], [3]]}\n{"prompt": [1], "comp')
     with pytest.raises(ValueError, match=r"data.jsonl, line 2: expected JSON, got"):
+        Completions.from_jsonl(path)
+    path.write_bytes(b'{"prompt": [1], "completions": [[2], [3]]}\n"\xff"\n')
+    with pytest.raises(ValueError, match=r"data.jsonl, line 2: expected JSON, got 'utf-8'"):
         Completions.from_jsonl(path)
     path.write_text("[1, 2]\n")
     with pytest.raises(ValueError, match=r"data.jsonl, line 1: expected a JSON object"):

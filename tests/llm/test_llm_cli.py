@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from bandit import losses
 from bandit.llm import commands
@@ -20,7 +22,6 @@ WORDS = ["<end>", "good", "bad", "table", "happy", "sad", "day", "the"]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A random model of eight words, with a tokenizer that splits at spaces."""
-    import transformers
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     path = tmp_path_factory.mktemp("model")
@@ -32,6 +33,7 @@ def folder(tmp_path_factory):
     ).save_pretrained(path)
     config = transformers.LlamaConfig(
         vocab_size=len(WORDS),
+        max_position_embeddings=256,
         hidden_size=16,
         intermediate_size=24,
         num_hidden_layers=1,
@@ -79,6 +81,7 @@ def test_generate_then_score(scored):
         # Scoring again finds the probabilities the samples were drawn with.
         np.testing.assert_allclose(row["log_prob"], row["behavior_log_prob"], atol=1e-5)
         ended = [y[-1] == 0 for y in row["completions"]]
+        assert row["temperature"] == 1
         assert row["truncated"] == [not e for e in ended]
         says = [float("good" in text or "happy" in text) for text in row["texts"]]
         assert row["rewards"] == says
@@ -103,8 +106,27 @@ def test_train(folder, scored, tmp_path, lora, capsys):
         # The trained folder is a model again.
         assert run("generate", "--model", tmp_path / "new", "--prompt", "sad day") == 0
         assert json.loads(capsys.readouterr().out)["prompt_text"] == "sad day"
+    else:
+        # Adapters are a model again too, merged into the one they were trained on.
+        out = tmp_path / "scored.jsonl"
+        assert run("score", "--model", tmp_path / "new", "--data", scored, "--out", out) == 0
+        changes = np.array([row["log_prob"] for row in rows(out)])
+        changes -= [row["log_prob"] for row in rows(scored)]
+        assert 1e-4 < np.abs(changes).max() < 1
     assert run("train", *where, *options) == 2
     assert "--out: expected a new or empty folder, or --resume" in capsys.readouterr().err
+
+
+def test_pairs_with_scores_train_what_needs_rewards(folder, tmp_path):
+    pairs, out = tmp_path / "pairs.jsonl", tmp_path / "scored.jsonl"
+    pairs.write_text('{"prompt": "the", "chosen": "good day", "rejected": "bad day"}')
+    reward = ["--reward", "matches:good"]
+    assert run("score", "--model", folder, "--data", pairs, *reward, "--out", out) == 0
+    (row,) = rows(out)
+    assert (row["chosen_score"], row["rejected_score"]) == (1, 0)
+    assert len(row["log_prob"]) == 2
+    where = ["--data", out, "--model", folder, "--out", tmp_path / "new"]
+    assert run("train", *where, "--loss", "copg", "--beta", "1", "--steps", "1") == 0
 
 
 def test_seeds(folder, capsys):
@@ -127,6 +149,7 @@ def test_seeds(folder, capsys):
         ("train --loss rebel --option eta=x", "eta: expected a positive number, got str"),
         ("train --beta 1 --option gamma=1", "--option: expected one of beta for copg, got gamma"),
         ("train --beta 1 --option gamma", "--option: expected NAME=VALUE, got 'gamma'"),
+        ("train --beta 1 --option beta=2", "--option: expected beta once, got it again as beta=2"),
         ("train --beta 1 --batch-size 0", "--batch-size: expected a positive integer, got 0"),
         ("train --beta 1 --batch-size 4 --micro-batch 3", "--micro-batch: expected a divisor"),
         ("train --beta 1 --model hub/name", "--model: expected a folder with a config.json"),
@@ -138,6 +161,7 @@ def test_seeds(folder, capsys):
         ("score --reward matches:(", "expected a regular expression, got '('"),
         ("generate", "--prompts: expected either --prompts FILE or --prompt TEXT"),
         ("generate --prompt the --temperature 0", "--temperature: expected a finite number above"),
+        ("generate --prompt the --max-new-tokens 300", "--max-new-tokens: expected at most 255"),
         ("generate --prompt the --chat", "--chat: expected a tokenizer with a chat template"),
         ("generate --prompt the --seed -1", "expected non-negative integer"),
         ("nothing", "argument COMMAND: invalid choice: 'nothing'"),
@@ -165,6 +189,80 @@ def test_weights_that_are_not_safetensors_are_refused(folder, tmp_path, capsys):
     assert run("generate", "--model", tmp_path, "--prompt", "the") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "safetensors" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("model.safetensors", b"xx", "header too small"),
+        ("config.json", b"{", "not a valid JSON file"),
+        ("config.json", b'{"model_type": "llama", "hidden_size": "x"}', "hidden_size"),
+        ("tokenizer.json", b"{", "got: "),
+    ],
+)
+def test_broken_folders_are_one_line(folder, tmp_path, capsys, name, content, said):
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    (broken / name).write_bytes(content)
+    assert run("generate", "--model", broken, "--prompt", "the") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"--model: expected intact files in {broken}, got: " in line
+    assert said in line
+
+
+def test_weights_that_are_missing_are_refused(folder, tmp_path, capsys):
+    from safetensors.torch import load_file, save_file
+
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    tensors = load_file(broken / "model.safetensors")
+    del tensors["lm_head.weight"]
+    save_file(tensors, broken / "model.safetensors", {"format": "pt"})
+    assert run("generate", "--model", broken, "--prompt", "the") == 2
+    assert "--model: expected all weights in" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_code_beside_a_model_is_never_run(folder, tmp_path, capsys):
+    strange = tmp_path / "strange"
+    shutil.copytree(folder, strange)
+    config = json.loads((strange / "config.json").read_text())
+    own = {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"}
+    (strange / "config.json").write_text(
+        json.dumps(config | {"model_type": "strange", "auto_map": own})
+    )
+    (strange / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()")
+    assert run("generate", "--model", strange, "--prompt", "the") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "contains custom code" in line
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_beginning_goes_before_a_prompt_where_the_tokenizer_puts_one(folder, tmp_path, capsys):
+    """As ``train`` and ``score`` read the same text."""
+    from tokenizers import processors
+
+    begun = tmp_path / "begun"
+    shutil.copytree(folder, begun)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.bos_token = "good"
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="good $A", special_tokens=[("good", 1)]
+    )
+    tokenizer.save_pretrained(begun)
+    assert run("generate", "--model", begun, "--prompt", "the day") == 0
+    assert json.loads(capsys.readouterr().out)["prompt"] == [1, 7, 6]
+    assert run("generate", "--model", begun, "--prompt", "good day") == 2
+    assert "--prompts: row 0, prompt: expected one beginning" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["score", "train"])
+def test_tokens_the_model_does_not_know_are_one_line(folder, tmp_path, capsys, command):
+    path = tmp_path / "data.jsonl"
+    path.write_text('{"prompt": [1], "completions": [[2], [99]], "rewards": [0, 1]}')
+    more = ["--beta", "1", "--out", tmp_path / "new"] if command == "train" else []
+    assert run(command, "--model", folder, "--data", path, *more) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--data: expected tokens from 0 to 7, got 99 in row 0" in line
 
 
 def test_a_bad_row_is_named_or_dropped(folder, tmp_path, capsys):

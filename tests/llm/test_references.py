@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
-from bandit.llm import Completions, TinyTransformer, reference_log_probs, sequence_log_prob
+from bandit import losses
+from bandit.llm import (
+    Completions,
+    TinyTransformer,
+    reference_log_probs,
+    sequence_log_prob,
+    train_tiny,
+)
 from bandit.llm import references as module
 
 V = 23
@@ -46,6 +55,36 @@ def test_every_row_has_its_own_values(model, data, batch_size):
         keys = ("input_ids", "attention_mask", "completion_mask")
         expected = sequence_log_prob(model, *(batch[k] for k in keys)).detach().numpy()
         np.testing.assert_allclose(values, expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "positions"),
+    [
+        ("gpt2", {"n_positions": 8}, 8),
+        ("llama", {"max_position_embeddings": 8}, 8),
+        ("tiny", {}, 40),
+    ],
+)
+def test_rows_the_model_cannot_read_are_named(make_model, kind, config, positions):
+    model = make_model(kind, **config)
+    good = [[3], [4]]
+    rewards = [[0.0, 1.0]] * 2
+    unknown = Completions.from_lists([[3], [4]], [good, [[5], [6, V]]], rewards)
+    long = Completions.from_lists([[3], [4]], [good, [[5], [6] * positions]], rewards)
+    order = torch.Generator().manual_seed(0)
+    train = {"steps": 1, "batch_size": 1, "rng": order}
+    for data, said in (
+        (unknown, f"^data: expected tokens from 0 to {V - 1}, got {V} in row 1$"),
+        (long, f"^data: expected at most {positions} tokens, .* got {positions + 1} in row 1$"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            reference_log_probs(model, data)
+        # Also where ln π_ref is known already.
+        known = data.with_reference([[-1.0, -2.0]] * 2)
+        with pytest.raises(ValueError, match=said):
+            train_tiny(model, partial(losses.copg, beta=0.3), known, **train)
+    longest = Completions.from_lists([[3]], [[[6] * (positions - 1)]])
+    assert np.isfinite(reference_log_probs(model, longest)[0]).all()
 
 
 def test_rows_in_another_order_keep_their_values(make_model, data, tmp_path):

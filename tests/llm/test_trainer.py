@@ -24,6 +24,7 @@ from bandit.llm import (
     train_tiny,
 )
 from bandit.llm.generation import generate
+from bandit.llm.trainer import last_checkpoint
 
 V = 23
 COPG = partial(losses.copg, beta=0.3)
@@ -344,6 +345,16 @@ def test_a_killed_run_goes_on_to_the_same_weights(kind, make_model, arguments, d
     assert torch.equal(weights(resumed), weights(through))
 
 
+def test_a_checkpoint_half_written_is_passed_over(tmp_path):
+    assert last_checkpoint(tmp_path / "none") is None
+    for number, state in ((2, "{}"), (10, "{}"), (12, '{"global_st'), (14, None)):
+        (tmp_path / f"checkpoint-{number}").mkdir()
+        if state is not None:
+            (tmp_path / f"checkpoint-{number}" / "trainer_state.json").write_text(state)
+    (tmp_path / "checkpoint-old").mkdir()
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+
+
 def test_going_on_with_another_reference_is_refused(make_model, arguments, data):
     args = arguments(max_steps=2, save_strategy="steps", save_steps=1, learning_rate=0.05)
     model = make_model("tiny")
@@ -436,6 +447,7 @@ def test_rounds_of_speaking_scoring_and_training(arguments):
     first = [r["reward"] for r in history if r["round"] == 0 and "reward" in r]
     last = [r["reward"] for r in history if r["round"] == 3 and "reward" in r]
     assert np.mean(last) > np.mean(first) + 0.5
+    assert {r["temperature"] for r in history} == {1.3}
     assert len(seen) == 4
     assert len(seen[0][0]) == len(seen[0][1]) == 32
     assert seen[0][0][0] == [1]
