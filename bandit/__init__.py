@@ -38,3 +38,7 @@ def __getattr__(name: str) -> Any:
     if name == "plots":
         return importlib.import_module("bandit.plots")
     raise AttributeError(f"module 'bandit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

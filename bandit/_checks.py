@@ -19,9 +19,11 @@ SUM_TOLERANCE = 1e-8
 
 def real_array(name: str, values: ArrayLike) -> Array:
     """``values`` as a float64 array, or one line saying why it is not one."""
+    if isinstance(values, (np.ndarray, np.generic)) and values.dtype.kind == "c":
+        raise TypeError(f"{name}: expected real numbers, got complex ones")
     try:
         array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(
             f"{name}: expected an array of numbers, got {type(values).__name__}"
         ) from error
@@ -44,7 +46,10 @@ def positive_number(name: str, value: Any) -> float:
     """A finite number above zero."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
         raise TypeError(f"{name}: expected a positive number, got {type(value).__name__}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = float("inf")
     if not (np.isfinite(number) and number > 0):
         raise ValueError(f"{name}: expected a finite number above 0, got {number:g}")
     return number

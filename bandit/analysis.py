@@ -87,7 +87,7 @@ def population(
     """
     loss = groups.bind(loss, problem, baseline)
     where = groups.setting(problem, loss, pairs, preference, baseline)
-    policy = None if policy is None else policy.for_problem(problem.shape)
+    policy = LogLinear.checked(policy, problem.shape)
     log_policy = log_policy_of(problem, logits, policy)
     value, arm_weight = expected(where, loss, log_policy, group_size)
     rho = _context_weights(problem)
@@ -233,6 +233,10 @@ def _chosen(
             for name, method in presets.METHODS.items()
             if with_preference or "preference" not in losses.traits(method.loss).requires
         }
+    if callable(methods) or not isinstance(methods, Iterable):
+        raise TypeError(
+            f"methods: expected names or a mapping from name to loss, got {type(methods).__name__}"
+        )
     if isinstance(methods, Mapping):
         return {
             name: method if isinstance(method, Method) else Method(name, method)

@@ -56,7 +56,8 @@ def from_options(options: argparse.Namespace, *, on_policy: bool = False) -> Cas
         raise ValueError(
             f"preferences: expected none, as no method reads them, got {options.preferences}"
         )
-    kind = (options.preferences or "bradley-terry") if judged else None
+    kind = "bradley-terry" if options.preferences is None else options.preferences
+    kind = kind if judged else None
     return Case(problem, behavior, _preference(kind, problem), kind, methods)
 
 

@@ -140,6 +140,7 @@ def objective(requires: str, kinds: str, sizes: tuple[int, int | None] = (2, Non
 
 
 def _check(name: str, own: Traits, group: Group) -> None:
+    _check_types(name, group)
     shape = tuple(group.log_prob.shape)
     least, most = own.sizes
     size = shape[-1] if shape else 0
@@ -162,6 +163,18 @@ def _check(name: str, own: Traits, group: Group) -> None:
             raise ValueError(
                 f"{name}: expected group.{field} of shape {expected_shape} "
                 f"(fewer leading axes are shared), got {found}"
+            )
+
+
+def _check_types(name: str, group: Any) -> None:
+    """A list has no shape: it would pass for a number, and meet the wrong axis."""
+    if not isinstance(group, Group):
+        raise TypeError(f"{name}: expected a bandit.losses.Group, got {type(group).__name__}")
+    for field, array in zip(Group._fields, group, strict=True):
+        per_group = field in ("preference", "baseline") and isinstance(array, Real)
+        if not (hasattr(array, "shape") or per_group or (array is None and field != "log_prob")):
+            raise TypeError(
+                f"{name}: expected group.{field} to be an array, got {type(array).__name__}"
             )
 
 

@@ -59,6 +59,8 @@ def bind(loss: Loss, problem: Bandit, baseline: Any = None) -> Loss:
     ``beta`` is the problem's; ``eta`` its inverse (one mirror-descent round from the reference that
     ends at π*); a baseline asked for in the analysis switches a loss that has the option to it.
     """
+    if not isinstance(problem, Bandit):
+        raise TypeError(f"problem: expected a bandit.Bandit, got {type(problem).__name__}")
     if isinstance(loss, str):
         loss = losses.get(loss)
     if not callable(loss):

@@ -141,12 +141,16 @@ class History:
                 stored = dict(archive)
             about = json.loads(stored["about"].item())
             version = int(about["format"])
+            if version <= FORMAT:
+                return cls._of_stored(stored, about)
         except _UNREADABLE as error:
             raise ValueError(
                 f"path: expected a file written by History.save, got {path}"
             ) from error
-        if version > FORMAT:
-            raise ValueError(f"path: expected format {FORMAT} or lower, got {version}")
+        raise ValueError(f"path: expected format {FORMAT} or lower, got {version}")
+
+    @classmethod
+    def _of_stored(cls, stored: Mapping[str, Any], about: Mapping[str, Any]) -> History:
         return cls(
             problem=Bandit(
                 stored["reward"],

@@ -95,9 +95,11 @@ def _minus_mean_of_others(x: Any) -> Any:
 def _advantage(group: Group, beta: float, baseline: str) -> Any:
     """The regularized reward less a baseline, held constant."""
     regularized = _hold(_regularized_reward(group, beta))
+    if baseline in ("none", "leave_one_out") and group.baseline is not None:
+        raise ValueError(
+            f"baseline: expected 'given' because group.baseline is set, got {baseline!r}"
+        )
     if baseline == "none":
-        if group.baseline is not None:
-            raise ValueError("baseline: expected 'given' because group.baseline is set, got 'none'")
         return regularized
     if baseline == "given":
         return regularized - _per_member(_given(group))
@@ -207,7 +209,8 @@ def log_variance(group: Group, *, beta: float) -> Score:
     Returns
     -------
     Score
-        Both in squared nats. G β times it is :func:`copg`, value and weight.
+        ``value`` in squared nats, ``weight`` in nats. G β times it is :func:`copg`, value and
+        weight.
 
     References
     ----------
@@ -268,13 +271,13 @@ def ipo(group: Group, *, beta: float) -> Score:
     group : Group
         Pairs with ``preference`` p (...): a probability or a label of 0 or 1.
     beta : float
-        Regularization strength, per unit of preference.
+        Regularization strength, in units of preference (a probability per nat).
 
     Returns
     -------
     Score
-        In squared nats. Equals 2/β times :func:`copg` with rewards +¼ for the preferred completion
-        and −¼ for the other.
+        ``value`` in squared nats, ``weight`` in nats. Equals 2/β times :func:`copg` with rewards +¼
+        for the preferred completion and −¼ for the other.
 
     Notes
     -----
@@ -433,7 +436,8 @@ def rloo(group: Group, *, beta: float) -> Score:
     ----------
     Ahmadian et al. 2024, arXiv:2402.14740, with the KL penalty inside the reward.
     """
-    return policy_gradient(group, beta=beta, baseline="leave_one_out")
+    own = group._replace(baseline=None)  # the group is its own baseline
+    return policy_gradient(own, beta=beta, baseline="leave_one_out")
 
 
 @objective(

@@ -166,7 +166,7 @@ def components(pairs: Any) -> Components | tuple[Components, ...]:
 
     Parameters
     ----------
-    pairs : Pairs or array_like ([X,] K, K)
+    pairs : Pairs, array_like ([X,] K, K) or scipy sparse matrix (K, K)
 
     Returns
     -------
@@ -175,7 +175,9 @@ def components(pairs: Any) -> Components | tuple[Components, ...]:
         another stands alone. With contexts: one such tuple per context.
     """
     if not isinstance(pairs, Pairs):
-        nu = _checks.distribution("pairs", pairs, axes=2)
+        nu = pairs if sparse.issparse(pairs) else _checks.real_array("pairs", pairs)
+        if nu.ndim not in (2, 3):
+            raise ValueError(f"pairs: expected shape (K, K) or (X, K, K), got {nu.shape}")
         pairs = as_pairs(nu, nu.shape[:-1])
     if pairs.first.ndim == 1:
         return _components_of(pairs.joint, pairs.first, pairs.second)

@@ -109,7 +109,8 @@ def regret_curves(
 
     Parameters
     ----------
-    curves : mapping, method name → History or :class:`Band`
+    curves : mapping, method name → History, pair of arrays or :class:`Band`
+        A pair is the steps (T,) and the regrets (T, runs).
     exact : mapping, method name → Solution or regret, optional
         Drawn as a dashed line: what the curve of the same color must approach. A solution whose
         regret is below 1e-12, that is π*, has no place on the axis and no line.
@@ -147,10 +148,12 @@ def regret_curves(
 def _band(name: str, curve: Any) -> Band:
     if isinstance(curve, Band):
         return curve
+    if isinstance(curve, tuple) and len(curve) == 2:
+        return band(*curve)
     if hasattr(curve, "steps") and hasattr(curve, "regret"):
         return band(curve.steps, curve.regret())
     raise TypeError(
-        f"curves[{name!r}]: expected a bandit.History or a bandit.plots.Band, "
+        f"curves[{name!r}]: expected a bandit.History, (steps, regret) or a bandit.plots.Band, "
         f"got {type(curve).__name__}"
     )
 
@@ -313,6 +316,8 @@ def policy_bars(
     names = [f"arm {k + 1}" for k in range(count)] if arms is None else list(arms)
     if len(names) != count:
         raise ValueError(f"arms: expected {count} names, got {len(names)}")
+    if problem is not None and problem.shape != (count,):
+        raise ValueError(f"problem: expected shape (K,) = ({count},), got {problem.shape}")
     width, places = 0.8 / len(heights), np.arange(count)
     with _axes(ax) as axes:
         for i, ((name, height), own) in enumerate(
@@ -326,7 +331,6 @@ def policy_bars(
                 (REFERENCE, problem.reference, ":"),
             ]
             for name, policy, dash in lines:
-                _checks.trailing_shape("problem", policy, (count,), "(K,)")
                 axes.hlines(policy, places - 0.43, places + 0.43, "black", dash, lw=1.3, label=name)
         axes.set_xticks(places, names)
         axes.set(ylabel=r"probability $\pi$", ylim=(0, None))

@@ -68,5 +68,16 @@ class LogLinear:
             gradient,
         )
 
+    @staticmethod
+    def checked(policy: LogLinear | None, shape: tuple[int, ...]) -> LogLinear | None:
+        """``policy`` for arms of ``shape``, None as it is, or one line about anything else."""
+        if policy is None:
+            return None
+        if not isinstance(policy, LogLinear):
+            raise TypeError(
+                f"policy: expected bandit.LogLinear or None, got {type(policy).__name__}"
+            )
+        return policy.for_problem(shape)
+
     def __repr__(self) -> str:
         return f"LogLinear({self.n_parameters} features, {self.features.shape[-2]} arms)"

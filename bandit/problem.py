@@ -95,9 +95,9 @@ class Bandit:
         shape = reward.shape if reward.ndim >= reference.ndim else reference.shape
         for name, array in (("reward", reward), ("reference", reference)):
             if array.ndim not in (1, 2) or array.shape != shape[-array.ndim :]:
+                allowed = " or ".join(str(s) for s in dict.fromkeys((shape, shape[-1:])))
                 raise ValueError(
-                    f"{name}: expected shape {shape} or {shape[-1:]} like the reward, "
-                    f"got {array.shape}"
+                    f"{name}: expected shape {allowed} like the reward, got {array.shape}"
                 )
         self.reward = _checks.read_only(np.broadcast_to(reward, shape))
         self.reference = _checks.read_only(np.broadcast_to(reference, shape))
@@ -178,13 +178,21 @@ class Bandit:
     def kl(self, policy: ArrayLike, other: ArrayLike | None = None) -> Array:
         """E_x KL(policy ‖ other), in nats; ``other`` defaults to the reference.
 
+        The one with fewer leading axes is shared along the missing ones; no axis is stretched.
         Infinite where ``policy`` uses an arm to which ``other`` gives probability 0.
         """
         policy = self.check_policy(policy)
         log_other = self.log_reference
         with np.errstate(divide="ignore"):
             if other is not None:
-                log_other = np.log(self.check_policy(other, "other"))
+                other = self.check_policy(other, "other")
+                shared = min(policy.ndim, other.ndim)
+                if policy.shape[policy.ndim - shared :] != other.shape[other.ndim - shared :]:
+                    raise ValueError(
+                        f"other: expected shape {policy.shape} like the policy "
+                        f"(fewer leading axes are shared), got {other.shape}"
+                    )
+                log_other = np.log(other)
             return self.average(kl_divergence(np.log(policy), log_other))
 
     def kl_to_optimal(self, policy: ArrayLike) -> Array:

@@ -114,11 +114,11 @@ def solve(
     """
     loss = groups.bind(loss, problem, baseline)
     where = groups.setting(problem, loss, pairs, preference, baseline)
+    policy = LogLinear.checked(policy, problem.shape)
     graph = _per_context(_components(where.pairs), problem)
     # What overflows on the way is seen in the end: a result counts only if it is finite.
     with np.errstate(all="ignore"):
         if policy is not None:
-            policy = policy.for_problem(problem.shape)
             found = _solve_log_linear(problem, where, loss, policy, graph)
         elif losses.traits(loss).piecewise_linear:
             found = _solve_piecewise_linear(where, loss, graph)
@@ -279,19 +279,21 @@ def _solve_log_linear(
 def _solve_piecewise_linear(where: Setting, loss: Loss, graph: tuple[Components, ...]) -> _Found:
     """Kinked losses: a linear program per context, by cutting planes."""
     logits, gaps, troubles = [], [], []
+    arms = where.reward.shape[-1]
+    # The distance between kinks, in nats: the search is over log-ratios in this unit.
+    unit = 1 / getattr(loss, "keywords", {}).get("beta", where.beta)
     for x, parts in enumerate(graph):
         here = groups.one_context(where, x)
 
-        def function(theta: Array, here: Setting = here) -> tuple[float, Array]:
-            log_policy = log_softmax(theta)[None]
+        def function(moved: Array, here: Setting = here) -> tuple[float, Array]:
+            log_policy = log_softmax(here.log_reference + unit * moved)
             value, weight = expectations.expected(here, loss, log_policy)
-            return float(value[0]), expectations.logit_gradient(loss, log_policy, weight)[0]
+            slope = expectations.logit_gradient(loss, log_policy, weight)[0]
+            return float(value[0]), unit * slope
 
-        arms = where.reward.shape[-1]
         fixed = np.isin(np.arange(arms), [part[0] for part in parts])
-        radius = 4 * arms * groups.typical_log_ratio(here, loss)
-        least = solvers.minimize_piecewise_linear(function, here.log_reference[0], fixed, radius)
-        logits.append(least.theta)
+        least = solvers.minimize_piecewise_linear(function, np.zeros(arms), fixed, 4.0 * arms)
+        logits.append(here.log_reference[0] + unit * least.theta)
         gaps.append(least.gap)
         if not least.converged:
             troubles.append(f"the minimum is only known to {least.gap:.2g}")

@@ -6,6 +6,7 @@ are solved ``B`` at a time.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -133,22 +134,29 @@ def follow_flow(
     method), so that it is not lost on the plateaus of a softmax.
     """
     from scipy.integrate import BDF  # slow to import, and seldom needed
+    from scipy.linalg import LinAlgWarning
 
-    flow = BDF(
-        lambda t, theta: -field(theta),
-        0.0,
-        start,
-        t_bound=1e30,
-        rtol=1e-4,
-        atol=1e-6,
-        jac=lambda t, theta: -jacobian(theta),
-    )
-    for taken in range(most_steps):
-        flow.step()
-        if flow.status != "running":
-            break
-        if taken % 5 == 0 and _newton_contracts(field, linearize, flow.y):
-            break
+    with warnings.catch_warnings():
+        # Where the flow stands still its systems may be singular: Newton's method says so later.
+        warnings.simplefilter("ignore", LinAlgWarning)
+        flow = BDF(
+            lambda t, theta: -field(theta),
+            0.0,
+            start,
+            t_bound=1e30,
+            rtol=1e-4,
+            atol=1e-6,
+            jac=lambda t, theta: -jacobian(theta),
+        )
+        for taken in range(most_steps):
+            try:
+                flow.step()
+            except ValueError:  # it met numbers beyond float64
+                break
+            if flow.status != "running":
+                break
+            if taken % 5 == 0 and _newton_contracts(field, linearize, flow.y):
+                break
     return flow.y
 
 

@@ -639,3 +639,17 @@ def test_catalog_of_methods():
     assert "\n" not in str(caught.value)
     for method in presets.METHODS.values():
         assert method.loss in losses.REGISTRY.values()
+
+
+def test_arguments_in_the_wrong_place_are_named():
+    problem, pairs = bandit.Bandit([2.5, 2.0, 1.0], 0.5), np.eye(3) / 3
+    with pytest.raises(TypeError, match=r"^problem: expected a bandit.Bandit, got function$"):
+        analysis.solve(losses.copg, problem, pairs)
+    for call in (
+        lambda: analysis.solve(problem, losses.copg, pairs, policy=np.eye(3)),
+        lambda: analysis.population(problem, losses.copg, np.zeros(3), pairs, policy=np.eye(3)),
+    ):
+        with pytest.raises(TypeError, match=r"^policy: expected bandit.LogLinear or None, got nd"):
+            call()
+    with pytest.raises(TypeError, match=r"^methods: expected names or a mapping .* got function$"):
+        analysis.compare(problem, pairs, methods=losses.copg)

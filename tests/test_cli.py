@@ -515,3 +515,8 @@ def test_few_steps_begin_and_end_with_the_record():
         assert places[-1] == len(steps) - 1
         assert places == sorted(set(places))
         assert len(places) <= 7
+
+
+def test_an_empty_kind_of_preferences_is_refused(capsys):
+    assert main(["compare", "--preferences", "", "--methods", "ipo"]) == 2
+    assert capsys.readouterr().err.startswith("python -m bandit: --preferences: expected")

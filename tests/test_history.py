@@ -190,3 +190,10 @@ def test_a_diverged_run_does_not_hide_the_others():
     keep = [0, 2, 3]
     assert np.array_equal(broken.regret()[:, keep], history.regret()[:, keep])
     assert "NaN" not in broken._repr_html_().split("KL(")[0]
+
+
+def test_a_file_with_half_of_a_history_is_refused(tmp_path):
+    path = tmp_path / "half.npz"
+    np.savez(path, about=np.array('{"format": 1}'))
+    with pytest.raises(ValueError, match=r"^path: expected a file written by History.save"):
+        bandit.History.load(path)

@@ -847,3 +847,24 @@ def test_slic_by_hand():
     score = losses.slic(group, beta=0.5)
     assert score.value == pytest.approx(0.25 * 0 + 0.75 * 2.5, rel=1e-15)
     np.testing.assert_allclose(score.weight, [0.5 * 0.75, -0.5 * 0.75], rtol=1e-15)
+
+
+@pytest.mark.parametrize("field", losses.Group._fields)
+def test_lists_are_not_taken_for_numbers(field):
+    two = np.array([[-0.2, -1.7], [-0.4, -1.1]])
+    fields = {"log_prob": two, "ref_log_prob": two, "reward": two, field: [1.0, 2.0]}
+    with pytest.raises(TypeError, match=rf"expected group.{field} to be an array, got list$"):
+        losses.policy_gradient(losses.Group(**fields), beta=0.5, baseline="given")
+
+
+def test_something_else_than_a_group_is_refused():
+    with pytest.raises(TypeError, match=r"^copg: expected a bandit.losses.Group, got tuple$"):
+        losses.copg((np.zeros(2), np.zeros(2), np.zeros(2)), beta=0.5)
+
+
+def test_a_given_baseline_is_not_lost_beside_leave_one_out():
+    two = np.array([-0.2, -1.7])
+    group = losses.Group(two, two, two, baseline=1.0)
+    with pytest.raises(ValueError, match=r"baseline: expected 'given'.*got 'leave_one_out'"):
+        losses.policy_gradient(group, beta=0.5, baseline="leave_one_out")
+    assert np.array_equal(losses.rloo(group, beta=0.5).weight, losses.copg(group, beta=0.5).weight)

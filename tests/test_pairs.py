@@ -192,3 +192,10 @@ def test_bad_pairs_raise_one_clear_line(function, arguments, message):
     with pytest.raises((ValueError, TypeError), match=message) as caught:
         function(*arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_components_of_sparse_arrays_and_of_too_many_axes():
+    table = np.array([[0.0, 0.5, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.5]])
+    assert pairs.components(scipy.sparse.csr_array(table)) == ((0, 1), (2,))
+    with pytest.raises(ValueError, match=r"^pairs: expected shape \(K, K\) or \(X, K, K\), got"):
+        pairs.components(np.full((5, 2, 2, 2), 0.25))

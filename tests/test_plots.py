@@ -265,3 +265,15 @@ def test_wrong_input_gives_one_line(call, message):
     with pytest.raises((ValueError, TypeError), match=f"^{message}") as error:
         call()
     assert "\n" not in str(error.value)
+
+
+def test_regret_curves_of_plain_arrays():
+    steps, regret = np.arange(3), np.array([[0.3, 0.5, 0.4], [0.2, 0.1, 0.3], [0.1, 0.05, 0.2]])
+    line = plots.regret_curves({"copg": (steps, regret)}).lines[0]
+    np.testing.assert_array_equal(line.get_ydata(), [0.4, 0.2, 0.1])
+
+
+def test_policy_bars_want_a_problem_of_one_context():
+    problem = bandit.Bandit([[1.0, 2.0], [3.0, 1.0]], 0.5)
+    with pytest.raises(ValueError, match=r"^problem: expected shape \(K,\) = \(2,\), got \(2, 2\)"):
+        plots.policy_bars({"copg": [0.4, 0.6]}, problem=problem)

@@ -440,3 +440,20 @@ def test_probabilities_are_accepted_to_rounding_and_no_further():
         else:
             with pytest.raises(ValueError, match="sum to 1"):
                 bandit.Bandit([1, 2], 1, reference)
+
+
+def test_numbers_that_would_lose_a_part_are_refused():
+    with pytest.raises(TypeError, match=r"^reward: expected real numbers, got complex ones$"):
+        bandit.Bandit(np.array([1 + 1j, 2.0]), 0.5)
+    with pytest.raises(ValueError, match=r"^beta: expected a finite number above 0, got inf$"):
+        bandit.Bandit([1.0, 2.0], 10**400)
+
+
+def test_kl_stretches_no_axis():
+    problem = bandit.Bandit([2.5, 2.0, 1.0], 0.5)
+    four = np.full((4, 3), 1 / 3)
+    assert problem.kl(four, [0.2, 0.3, 0.5]).shape == (4,)
+    assert problem.kl([0.2, 0.3, 0.5], four).shape == (4,)
+    for other in (four[:, None], four[:1], np.full((5, 3), 1 / 3)):
+        with pytest.raises(ValueError, match=r"^other: expected shape \(4, 3\) like the policy"):
+            problem.kl(four, other)

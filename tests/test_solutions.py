@@ -620,7 +620,24 @@ def test_contexts_without_weight_do_not_determine_features():
     features[0, 0, 0] = features[1, 0, 1] = 1.0
     pairs = independent([0.4, 0.6])
     solution = solve_quietly(problem, losses.copg, pairs, policy=bandit.LogLinear(features))
-    assert solution.theta[0] == pytest.approx(2.0, rel=1e-9)
+    np.testing.assert_allclose(solution.theta, [2.0, 0.0], rtol=1e-9, atol=1e-12)
+    weighted = bandit.Bandit([[2.0, 1.0], [0.0, 3.0]], 0.5, context_weights=[0.5, 0.5])
+    nu = np.array([[[0.0, 1.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, 0.0]]])
+    with pytest.warns(NotIdentifiedWarning, match="do not determine all parameters"):
+        analysis.solve(weighted, losses.copg, nu, policy=bandit.LogLinear(features))
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1e9])
+def test_the_unit_of_the_features_does_not_matter(unit):
+    case = make_case(np.random.default_rng(22), (5,))
+    features = case.rng.normal(size=(5, 2))
+    one = analysis.solve(case.problem, losses.copg, case.nu, policy=bandit.LogLinear(features))
+    other = analysis.solve(
+        case.problem, losses.copg, case.nu, policy=bandit.LogLinear(unit * features)
+    )
+    assert other.converged
+    np.testing.assert_allclose(other.policy, one.policy, rtol=1e-7)
+    np.testing.assert_allclose(other.theta * unit, one.theta, rtol=1e-6)
 
 
 def test_kinked_losses_take_no_features():
@@ -864,3 +881,33 @@ def test_piecewise_linear_minimum_on_a_whole_set():
     assert least.value == pytest.approx(0, abs=1e-10)
     assert least.converged
     assert not least.unique
+
+
+@pytest.mark.parametrize("beta", [1e-10, 1e-8, 1e-3, 1e5])
+@pytest.mark.parametrize("bound", [False, True])
+def test_slic_is_found_at_any_scale(beta, bound):
+    # In units of 1/β the loss does not change: nor do its least value and its kinks.
+    mu, preference = [0.1, 0.2, 0.7], bandit.preferences.bradley_terry([2.5, 2.0, 1.0])
+    problem = bandit.Bandit([2.5, 2.0, 1.0], 0.5 if bound else beta)
+    loss = functools.partial(losses.slic, beta=beta)
+    solution = analysis.solve(problem, loss, bandit.pairs.independent(mu), preference=preference)
+    assert solution.converged
+    np.testing.assert_allclose(
+        beta * (solution.logits - solution.logits[0]), [0, 0, -1], rtol=0, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("reward", "beta", "loss"),
+    [
+        # The flow's linear systems become singular; it meets numbers beyond float64.
+        ([1e8, 0.0, -1e8], 1e-8, losses.ppo_clip),
+        ([2.5, 2.0, 1.0], 1e200, losses.policy_gradient),
+    ],
+)
+def test_a_flow_that_gets_lost_gives_no_foreign_warning_or_error(reward, beta, loss):
+    problem = bandit.Bandit(reward, beta)
+    with pytest.warns(NotIdentifiedWarning) as caught:
+        solution = analysis.solve(problem, loss, bandit.pairs.independent([0.1, 0.2, 0.7]))
+    assert not solution.converged
+    assert {w.category for w in caught} == {NotIdentifiedWarning}
