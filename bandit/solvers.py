@@ -25,6 +25,8 @@ GREATEST_GROWTH = 8.0
 LONGEST_TIME_STEP = 1e16
 # So many steps in a row without finding the root of an all but vanished field: there is none.
 PATIENCE = 40
+# The least tolerances that HiGHS takes.
+EXACT = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
 # Newton's method takes over from the flow when its step is this short, in nats.
 CLOSE = 0.01
 
@@ -300,7 +302,9 @@ def minimize_piecewise_linear(
     def program(cost: Array, ceiling: float | None = None) -> Array:
         planes = np.column_stack([np.array(slopes), np.full(len(slopes), -1.0)])
         top = [*bounds[:-1], (None, ceiling)]
-        return linprog(cost, A_ub=planes, b_ub=np.array(offsets), bounds=top, method="highs").x
+        return linprog(
+            cost, A_ub=planes, b_ub=np.array(offsets), bounds=top, method="highs", options=EXACT
+        ).x
 
     lowest = np.append(np.zeros(len(start)), 1.0)
     best, value, gap = start, look(start), np.inf

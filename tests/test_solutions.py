@@ -911,3 +911,29 @@ def test_a_flow_that_gets_lost_gives_no_foreign_warning_or_error(reward, beta, l
         solution = analysis.solve(problem, loss, bandit.pairs.independent([0.1, 0.2, 0.7]))
     assert not solution.converged
     assert {w.category for w in caught} == {NotIdentifiedWarning}
+
+
+@pytest.mark.parametrize(
+    ("name", "baseline"), [("slic", None), ("policy_gradient", "value"), ("grpo", None)]
+)
+def test_contexts_are_solved_each_by_itself(name, baseline):
+    rng = np.random.default_rng(5)
+    reward = rng.gamma(2.0, size=(3, 3))
+    reference, mu = rng.dirichlet([2.0, 1.0, 3.0], size=(2, 3))
+    # Data that hardly know two of the arms of a context: the first search gets lost there.
+    if name != "slic":
+        mu[1] = 1e-4 * mu[1] + (1 - 1e-4) * np.eye(3)[reward[1].argmin()]
+    preference = bandit.preferences.bradley_terry(reward)
+    data = {"preference": preference} if name == "slic" else {"baseline": baseline}
+    together = analysis.solve(
+        bandit.Bandit(reward, 0.5, reference), losses.get(name), independent(mu), **data
+    )
+    assert together.converged
+    for x in range(3):
+        alone = analysis.solve(
+            bandit.Bandit(reward[x], 0.5, reference[x]),
+            losses.get(name),
+            independent(mu[x]),
+            **(data if name != "slic" else {"preference": preference[x]}),
+        )
+        np.testing.assert_allclose(together.policy[x], alone.policy, rtol=1e-6, atol=1e-9)
