@@ -24,7 +24,9 @@ __all__ = [
     "History",
     "LogLinear",
     "analysis",
+    "data",
     "losses",
+    "ope",
     "pairs",
     "plots",
     "preferences",
@@ -34,9 +36,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Pictures are loaded when asked for: importing bandit does not import matplotlib.
-    if name == "plots":
-        return importlib.import_module("bandit.plots")
+    # Loaded when asked for: importing bandit imports neither matplotlib nor the data.
+    if name in ("plots", "data", "ope"):
+        return importlib.import_module(f"bandit.{name}")
     raise AttributeError(f"module 'bandit' has no attribute {name!r}")
 
 

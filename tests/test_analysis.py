@@ -329,6 +329,20 @@ def test_covariance_over_larger_groups(name, size):
     assert float(trace) == pytest.approx(float(case.problem.context_weights @ traces), rel=1e-9)
 
 
+@pytest.mark.parametrize("contexts", [2, 4])
+@pytest.mark.parametrize("name", ["copg", "dpo", "policy_gradient_behavior"])
+def test_covariance_with_pairs_shared_by_contexts_and_without(name, contexts):
+    case = make_case(np.random.default_rng(23), (contexts, 3))
+    loss, data, bound = data_of(name, case)
+    for nu in (case.nu, case.nu[0]):
+        expected = oracles.covariance(case.problem, bound, case.logits, nu, **data)
+        found = analysis.covariance(case.problem, loss, case.logits, nu, **data)
+        close(found, expected, rtol=1e-9)
+        trace = analysis.gradient_variance(case.problem, loss, case.logits, nu, **data)
+        traces = np.trace(expected, axis1=-2, axis2=-1)
+        assert float(trace) == pytest.approx(float(case.problem.context_weights @ traces), rel=1e-9)
+
+
 def test_covariance_of_a_batch_of_policies():
     case = make_case(np.random.default_rng(14), (2, 3))
     logits = case.rng.normal(size=(4, 2, 3))

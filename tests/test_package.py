@@ -64,8 +64,10 @@ def test_plots_load_when_used():
 # -------------------------------------------------------------------------------- public names
 
 NAMES = {
-    "bandit": "Bandit LogLinear Adam SGD History train analysis losses pairs plots preferences "
-    "presets",
+    "bandit": "Bandit LogLinear Adam SGD History train analysis data losses ope pairs plots "
+    "preferences presets",
+    "bandit.data": "Log read_csv read_parquet from_counts open_bandit rock_paper_scissors digits "
+    "semi_synthetic",
     "bandit.losses": "Group Score REGISTRY get traits copg ipo dpo slic policy_gradient "
     "importance_sampling ppo_clip clipped_objective rloo grpo rebel log_variance reward_weighted",
     "bandit.pairs": "independent from_counts components Pairs",
@@ -89,7 +91,7 @@ def test_promised_names_are_there(module):
 
 def test_all_is_complete_and_true():
     assert sorted(bandit.__all__) == sorted(NAMES["bandit"].split())
-    assert set(bandit.__all__) <= set(dir(bandit)) | {"plots"}
+    assert set(bandit.__all__) <= set(dir(bandit))
     with pytest.raises(AttributeError, match="no attribute 'plot'"):
         _ = bandit.plot  # type: ignore[attr-defined]
 
