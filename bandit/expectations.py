@@ -148,6 +148,10 @@ def jacobian(where: Setting, loss: Loss, log_policy: Array, size: float, affine:
     for listing in groups.listings(where, loss):
         group = groups.gather(where, log_policy, listing.members)
         mass = listing.probability[..., None]
+        if losses.traits(loss).contrastive:
+            # An arm against itself pulls nowhere; its slopes cancel, but for rounding.
+            alike = (listing.members == listing.members[:, :1]).all(axis=-1)
+            mass = np.where(alike[:, None], 0.0, mass)
 
         def weight(field: str, direction: Array, group: Group = group, mass: Array = mass):
             changed = group._replace(**{field: getattr(group, field) + direction})

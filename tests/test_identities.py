@@ -279,11 +279,15 @@ def test_dpo_has_no_minimizer_for_deterministic_preferences(case):
     with pytest.warns(NotIdentifiedWarning, match="dpo: .*no finite solution"):
         solution = analysis.solve(problem, losses.dpo, case.nu, preference=preference)
     assert not solution.converged
-    # The loss goes on falling along the order of the rewards.
+    # The loss goes on falling from the reference along the order of the rewards.
     rank = np.argsort(np.argsort(problem.reward, axis=-1), axis=-1)
     values = [
         analysis.population(
-            problem, losses.dpo, t * rank / problem.beta, case.nu, preference=preference
+            problem,
+            losses.dpo,
+            problem.log_reference + t * rank / problem.beta,
+            case.nu,
+            preference=preference,
         )[0]
         for t in (0.0, 3.0, 9.0, 27.0)
     ]

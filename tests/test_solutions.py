@@ -937,3 +937,17 @@ def test_contexts_are_solved_each_by_itself(name, baseline):
             **(data if name != "slic" else {"preference": preference[x]}),
         )
         np.testing.assert_allclose(together.policy[x], alone.policy, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("seed", [12, 68, 165, 241, 334, 350])
+def test_dpo_without_noise_in_the_labels_never_converges(seed):
+    """Far out the curvature is as small as the rounding of pairs of one arm with itself."""
+    rng = np.random.default_rng(seed)
+    arms = rng.integers(2, 5)
+    nu = rng.dirichlet(np.ones(arms * arms)).reshape(arms, arms)
+    reward = rng.normal(size=arms)
+    reference = rng.dirichlet(np.ones(arms)) * 0.98 + 0.02 / arms
+    problem = bandit.Bandit(reward, 10 ** rng.uniform(-1.5, 1.5), reference)
+    judge = bandit.preferences.deterministic(reward)
+    with pytest.warns(NotIdentifiedWarning, match="no finite solution"):
+        assert not analysis.solve(problem, losses.dpo, nu, preference=judge).converged
