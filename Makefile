@@ -11,12 +11,13 @@ torch := $(shell grep '^torch==' constraints.txt)
 figures := $(filter-out figures/_%,$(wildcard figures/*.py))
 notebooks := $(wildcard notebooks/*.ipynb)
 
-.PHONY: help figures test bench notebooks llm-real lint clean $(figures)
+.PHONY: help figures test test-matrix bench notebooks llm-real lint clean $(figures)
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make figures    draw every figure of figures/ again (PNG, PDF and CSV)'
 	@echo 'make test       ruff, mypy and the tests'
+	@echo 'make test-matrix  the tests with Python 3.11 to 3.13, newest and lowest dependencies'
 	@echo 'make bench      timings, against torch, JAX and TRL'
 	@echo 'make llm-real   train a real small language model; an hour or more'
 	@echo 'make notebooks  run the notebooks and write their outputs into them'
@@ -70,6 +71,10 @@ lint: .venv/stamp-test
 
 test: lint
 	$(bin)/python -m pytest -n $(PYTEST_WORKERS)
+
+# Environments of its own, under build/. MATRIX='--pythons 3.11 --torch' says which.
+test-matrix:
+	$(PYTHON) tests/matrix.py $(MATRIX) -n $(PYTEST_WORKERS)
 
 # Without the options of pyproject.toml, which leave tests/bench out.
 bench: .venv/stamp-bench

@@ -1,4 +1,4 @@
-"""The command line: ``python -m bandit compare`` and ``python -m bandit train``.
+"""The command line: ``python -m bandit compare``, ``train`` and ``selftest``.
 
 What is computed comes from :mod:`bandit.analysis` and :func:`bandit.train`; what is typed becomes
 a problem in :mod:`bandit.cases`, and what came out becomes text in :mod:`bandit.tables`. A wrong
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bandit.history import History
 
 PROGRAM = "python -m bandit"
-BAD_VALUE, INTERRUPTED, NO_READER = 2, 130, 141
+FAILED, BAD_VALUE, INTERRUPTED, NO_READER = 1, 2, 130, 141
 
 TRAINED = (
     "copg",
@@ -140,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_compare(commands)
     _add_train(commands)
+    _add_selftest(commands)
     return parser
 
 
@@ -215,6 +216,18 @@ def _add_train(commands: Any) -> None:
         "--no-progress", action="store_true", help="no progress bar (there is none in a pipe)"
     )
     parser.set_defaults(command=_train)
+
+
+def _add_selftest(commands: Any) -> None:
+    parser = _add(
+        commands,
+        "selftest",
+        "check this installation",
+        "Known values, each answer against another way to it, seeds and shipped tables: a few\n"
+        "seconds. Exit status 1 if a check fails.",
+        "",
+    )
+    parser.set_defaults(command=_selftest)
 
 
 def _add_problem(parser: argparse.ArgumentParser, methods: Sequence[str] | Any) -> None:
@@ -295,6 +308,14 @@ def _train(options: argparse.Namespace) -> int:
     name, last = list(histories.items())[-1]
     _complain(f"interrupted at step {last.steps[-1]} of {name}; what was done is kept")
     return INTERRUPTED
+
+
+def _selftest(options: argparse.Namespace) -> int:
+    from bandit import selftest
+
+    outcomes = selftest.run()
+    print(printable(selftest.report(outcomes), sys.stdout))
+    return 0 if all(one.passed for one in outcomes) else FAILED
 
 
 def _train_each(case: Case, options: argparse.Namespace) -> dict[str, History]:
