@@ -78,6 +78,10 @@ def run(python: str, dependencies: str, torch: bool, options: list[str]) -> bool
         print(f"python{python}: not found")
         return False
     interpreter = install(python, dependencies, torch)
+    # From elsewhere, so that it is the installed package that is checked and not the sources.
+    check = [interpreter, "-W", "error", "-m", "bandit", "selftest"]
+    if subprocess.run(check, cwd=interpreter.parent).returncode:
+        return False
     left_out = [] if torch else [f"--ignore={path}" for path in NEEDS_TORCH]
     tests = [interpreter, "-m", "pytest", "-q", *left_out, *options]
     return subprocess.run(tests, cwd=ROOT).returncode == 0

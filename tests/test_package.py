@@ -212,6 +212,13 @@ def test_core_dependencies_are_few():
     assert {Requirement(text).name for text in PROJECT["dependencies"]} == CORE
 
 
+def test_ruff_before_a_commit_is_the_pinned_one():
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    pinned = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    (version,) = re.findall(r"rev: v(\S+)", hooks)
+    assert f"\nruff=={version}\n" in pinned
+
+
 def test_every_requirement_is_pinned_once_within_its_bounds():
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]
@@ -256,6 +263,24 @@ def test_wheel_ships_every_file_of_the_package(wheel):
     assert shipped == sources
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not any(name.endswith("entry_points.txt") for name in names)
+
+
+@pytest.mark.slow
+def test_source_archive_builds_installs_and_passes_its_selftest(tmp_path):
+    source = tmp_path / "source"
+    ignored = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "results")
+    shutil.copytree(ROOT, source, ignore=ignored)
+    build = "import sys, setuptools.build_meta as b; b.build_sdist(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, tmp_path], cwd=source, check=True)
+    (archive,) = tmp_path.glob("copg_bandit-*.tar.gz")
+    pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation"]
+    pip += ["--no-index", "--quiet", "--target", str(tmp_path / "installed"), str(archive)]
+    done = subprocess.run(pip, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    run = [sys.executable, "-W", "error", "-m", "bandit", "selftest"]
+    # The folder that it is run from comes first on Python's path.
+    done = subprocess.run(run, cwd=tmp_path / "installed", capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.slow
