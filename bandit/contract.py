@@ -132,6 +132,9 @@ def objective(requires: str, kinds: str, sizes: tuple[int, int | None] = (2, Non
                 hyper[key] = _hyper(name, key, hyper[key])
             return formula(group, **hyper)
 
+        # The rooms the formulas are written in are no addresses: tracebacks, help and pickles say
+        # bandit.losses.
+        loss.__module__ = "bandit.losses"
         loss.traits = own  # type: ignore[attr-defined]
         _FOUND[name] = loss
         return loss

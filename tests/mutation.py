@@ -1,6 +1,6 @@
 """Do the tests bite? Break the core in small ways, one at a time, and see whether a test fails.
 
-    python tests/mutation.py [--sample N] [--files losses problem …] [--seed S] [--jobs N]
+    python tests/mutation.py [--sample N] [--files losses/_blocks problem …] [--seed S] [--jobs N]
 
 Each mutant is one change to one file, made on its syntax tree in a temporary copy of the package:
 a sign or an operator flipped, a comparison turned or made (un)strict, a term dropped, a constant
@@ -52,7 +52,10 @@ PACKAGE = ROOT / "bandit"
 # The tests that look at a file, the quickest to notice first. A mutant that survives these might be
 # killed by the rest of the suite: the share of the killed is a lower bound.
 TESTS = {
-    "losses": ["test_losses", "test_identities"],
+    "losses/_blocks": ["test_losses", "test_identities"],
+    "losses/_contrastive": ["test_losses", "test_identities"],
+    "losses/_policy_gradients": ["test_losses", "test_identities"],
+    "losses/_preferences": ["test_losses", "test_identities"],
     "contract": ["test_losses", "test_groups"],
     "problem": ["test_problem"],
     "groups": ["test_groups", "test_analysis"],

@@ -258,7 +258,7 @@ def test_wheel_ships_every_file_of_the_package(wheel):
         for path in (ROOT / "bandit").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert {"bandit/py.typed", "bandit/bandit.mplstyle", "bandit/losses.py"} <= sources
+    assert {"bandit/py.typed", "bandit/bandit.mplstyle", "bandit/losses/__init__.py"} <= sources
     shipped = {name for name in names if ".dist-info/" not in name}
     assert shipped == sources
     assert any(name.endswith("licenses/LICENSE") for name in names)
