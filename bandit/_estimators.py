@@ -79,7 +79,7 @@ def _ipw(given: Given) -> tuple[float, float]:
     n = counts.n.sum()
     value = float((pi * counts.inverse_reward).sum() / n)
     squares = (pi**2 * counts.inverse2_reward2).sum() - n * value**2
-    return value, _standard_error(squares, n)
+    return value, standard_error(squares, n)
 
 
 def _snipw(given: Given) -> tuple[float, float]:
@@ -103,7 +103,7 @@ def _dm(given: Given) -> tuple[float, float]:
     by_cell, by_reward, noise = _influence_on_model(given, met)
     by_cell = by_cell + (said - value)[:, None]
     by_cell = by_cell - (counts.n * by_cell).sum() / n
-    between = _standard_error((counts.n * by_cell**2).sum(), n) ** 2
+    between = standard_error((counts.n * by_cell**2).sum(), n) ** 2
     within = np.where(counts.n > 0, by_reward**2 * noise, 0.0) * counts.n / n**2
     return value, float(np.sqrt(between + within.sum()))
 
@@ -132,19 +132,30 @@ def _influence_on_model(given: Given, met: Array) -> tuple[Array, Array, Array]:
 
 
 def _dr(given: Given) -> tuple[float, float]:
-    counts, pi, q = given.counts, given.policy, given.model
+    n = given.counts.n.sum()
+    value = corrected_total(given) / n
+    return value, standard_error(corrected_squares(given, value), n)
+
+
+def corrected_total(given: Given) -> float:
+    """Σ_i t_i of the terms t_i = Σ_y π q + w_i (r_i − q_i) of the doubly robust estimate."""
+    said = (given.policy * given.model).sum(axis=1)
+    return float(given.counts.n.sum(axis=1) @ said + _correction(given).sum())
+
+
+def corrected_squares(given: Given, center: float) -> float:
+    """Σ_i (t_i − center)²."""
+    off = (given.policy * given.model).sum(axis=1) - center
+    squares = (given.policy**2 * _squared_residuals(given.counts, given.model)).sum()
+    return float(given.counts.n.sum(axis=1) @ off**2 + 2 * _correction(given) @ off + squares)
+
+
+def _correction(given: Given) -> Array:
+    """Σ w (r − q) per context."""
+    counts = given.counts
     assert counts.inverse is not None
     assert counts.inverse_reward is not None
-    n, met = counts.n.sum(), counts.n.sum(axis=1)
-    said = (pi * q).sum(axis=1)
-    residuals = (pi * (counts.inverse_reward - q * counts.inverse)).sum(axis=1)  # Σ w (r − q)
-    value = float((met @ said + residuals.sum()) / n)
-    squares = (
-        met @ (said - value) ** 2
-        + 2 * residuals @ (said - value)
-        + (pi**2 * _squared_residuals(counts, q)).sum()
-    )
-    return value, _standard_error(squares, n)
+    return (given.policy * (counts.inverse_reward - given.model * counts.inverse)).sum(axis=1)
 
 
 def _squared_residuals(counts: Counts, center: Array) -> Array:
@@ -157,7 +168,7 @@ def _squared_residuals(counts: Counts, center: Array) -> Array:
     )
 
 
-def _standard_error(squares: float, n: float) -> float:
+def standard_error(squares: float, n: float) -> float:
     """Of a mean of n terms, from the sum of their squared deviations."""
     return float(np.sqrt(max(squares, 0.0) / (n * (n - 1)))) if n > 1 else float("nan")
 

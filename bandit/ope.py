@@ -13,9 +13,10 @@ Values are in units of reward.
     \end{aligned}
 
 Every function takes a :class:`bandit.data.Log` or a :class:`bandit.data.Counts`: the formulas and
-their standard errors need only sums per context and arm, so that both give the same. Sources: IPW,
-Horvitz and Thompson (1952); self-normalized, Swaminathan and Joachims (NeurIPS 2015); doubly
-robust, arXiv:1103.4601; effective sample size, Kish (1965).
+their standard errors need only sums per context and arm, so that both give the same. Only what
+draws rows at random (:func:`bootstrap`, and folds of :func:`doubly_robust`) needs the rows.
+Sources: IPW, Horvitz and Thompson (1952); self-normalized, Swaminathan and Joachims (NeurIPS 2015);
+doubly robust, arXiv:1103.4601; cross-fitting, arXiv:1608.00060; effective sample size, Kish (1965).
 
 Standard errors are those of independent rows. A log of a policy that adapts is not quite that.
 """
@@ -24,22 +25,20 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
-from bandit import _checks
-from bandit._checks import Array
-from bandit._estimators import FORMULAS, MODELED, Given, auto_shrinkage, cell_means
-from bandit.data.counts import Counts
-from bandit.data.log import Log
+from bandit._bootstrap import Interval, bootstrap
+from bandit._cross_fitting import cross_fitted
+from bandit._estimators import FORMULAS, MODELED, cell_means
+from bandit._ope_inputs import NOTHING_SHOWN, Data, counts_of, given, level_between_0_and_1
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Data = Log | Counts
 __all__ = [
     "Estimate",
     "Interval",
@@ -75,8 +74,10 @@ class Estimate:
     effective_sample_size : float
         (Σ w)²/Σ w²; NaN without propensities.
     max_weight : float
-        The largest w of a row; for tables without maxima the least that it is sure not to exceed.
-        NaN without propensities.
+        The largest w of a row. For tables of sums that lack the maxima, such as those of
+        :func:`bandit.data.open_bandit`, an upper bound: the least number that, given the sums, no
+        weight can exceed (see :attr:`bandit.data.Counts.largest_inverse`). NaN without
+        propensities.
     unseen : float
         The share of the policy's choices, over the logged contexts, that no row of the log shows.
         About these only a model can say anything; the weighted estimates take their reward as 0,
@@ -99,15 +100,8 @@ class Estimate:
         level : float
             In (0, 1).
         """
-        reach = float(ndtri(0.5 + _level(level) / 2)) * self.standard_error
+        reach = float(ndtri(0.5 + level_between_0_and_1(level) / 2)) * self.standard_error
         return self.value - reach, self.value + reach
-
-
-def _level(level: float) -> float:
-    level = _checks.positive_number("level", level)
-    if level >= 1:
-        raise ValueError(f"level: expected a number in (0, 1), got {level:g}")
-    return level
 
 
 # --------------------------------------------------------------------------------- estimators
@@ -215,6 +209,8 @@ def doubly_robust(
     *,
     shrinkage: float | str = 0.0,
     model: ArrayLike | None = None,
+    folds: int | str | None = None,
+    rng: np.random.Generator | int | None = None,
 ) -> Estimate:
     r"""DM + (1/n) Σ w (r − q), also AIPW: the model's answer, corrected on the rows logged.
 
@@ -227,18 +223,26 @@ def doubly_robust(
         Of the cell means that serve as q, see :func:`cell_means`.
     model : array_like (K,) or (X, K), optional
         Another q. One that was not fitted to these rows leaves the estimate exactly unbiased.
+    folds : int, "rows" or None
+        Cross-fitting, which leaves the estimate exactly unbiased too: each row is corrected by cell
+        means of rows that it is not among. A number divides the rows of a Log at random into as
+        many folds, and the others make a fold's q; "rows" leaves each row out by itself, which is
+        exact from sums too and needs no random numbers. None: q is fitted to all rows.
+    rng : Generator or int, optional
+        What draws a number of folds.
 
     Returns
     -------
     Estimate
-        Standard error √(Σ (t − DR)² / (n (n−1))) of the terms t_i = Σ_y π q + w_i (r_i − q).
+        Standard error √(Σ (t − DR)² / (n (n−1))) of the terms t_i = Σ_y π q + w_i (r_i − q_i).
         Fitting the cell means adds nothing to first order if the propensities are right; if they
         are not, only a bootstrap shows what it adds.
 
     Raises
     ------
     ValueError, TypeError
-        If policy, shrinkage or model do not fit the log, or it has no propensities.
+        If policy, shrinkage, model, folds or rng do not fit the log or each other, or the log has
+        no propensities.
 
     Warns
     -----
@@ -249,50 +253,17 @@ def doubly_robust(
     -----
     With plain cell means and a logging policy that did not change the correction is 0: DR is DM.
 
+    Fitted to the rows that they correct, cell means follow their noise: a cell of one row is
+    never corrected at all. The bias this leaves is of the order of 1/n; cross-fitting has none.
+
     References
     ----------
-    Dudík, Langford and Li, arXiv:1103.4601.
+    Dudík, Langford and Li, arXiv:1103.4601. Cross-fitting: Chernozhukov et al., arXiv:1608.00060.
     """
-    return _estimate("doubly_robust", data, policy, shrinkage, model)
+    return _estimate("doubly_robust", data, policy, shrinkage, model, (folds, rng))
 
 
-# -------------------------------------------------------------------------- checks around them
-
-
-def _prepare(
-    method: str,
-    data: Data,
-    policy: ArrayLike,
-    shrinkage: float | str = 0.0,
-    model: ArrayLike | None = None,
-) -> Given:
-    if not isinstance(data, (Log, Counts)):
-        raise TypeError(f"data: expected a Log or Counts, got {type(data).__name__}")
-    counts = data.counts() if isinstance(data, Log) else data
-    pi = _fitting("policy", _checks.distribution("policy", policy), counts.shape)
-    if method != "direct_method" and counts.inverse is None:
-        raise ValueError("data: expected propensities, got a log without; direct_method needs none")
-    if model is not None:
-        if shrinkage != 0.0:
-            raise ValueError(f"shrinkage: expected 0 beside a given model, got {shrinkage!r}")
-        q = _fitting("model", _checks.finite_array("model", model), counts.shape)
-        return Given(counts, pi, q, None)
-    if method not in MODELED:
-        return Given(counts, pi, np.zeros(counts.shape), None)
-    overall = counts.reward.sum() / counts.n.sum()
-    q = cell_means(counts, shrinkage)
-    kappa = shrinkage
-    if shrinkage == "auto":
-        kappa = auto_shrinkage(counts, cell_means(counts), overall)
-    return Given(counts, pi, q, float(kappa))
-
-
-def _fitting(name: str, array: Array, shape: tuple[int, int]) -> Array:
-    if array.shape not in (shape, shape[1:]):
-        raise ValueError(
-            f"{name}: expected shape (K,) = {shape[1:]} or (X, K) = {shape}, got {array.shape}"
-        )
-    return np.broadcast_to(array, shape)
+# -------------------------------------------------------------------------- what they share
 
 
 def _estimate(
@@ -301,14 +272,24 @@ def _estimate(
     policy: ArrayLike,
     shrinkage: float | str = 0.0,
     model: ArrayLike | None = None,
+    fitting: tuple[int | str | None, np.random.Generator | int | None] = (None, None),
     *,
     warn: bool = True,
 ) -> Estimate:
-    given = _prepare(method, data, policy, shrinkage, model)
-    counts, pi = given.counts, given.policy
-    value, error = FORMULAS[method](given)
+    folds, rng = fitting
+    if folds is None and rng is not None:
+        raise ValueError(f"rng: expected none without folds, got {rng!r}")
+    if folds is not None and model is not None:
+        raise ValueError(f"folds: expected None beside a given model, got {folds!r}")
+    counts = counts_of(data)
+    checked = given(method, counts, policy, shrinkage, model)
+    pi = checked.policy
+    if folds is None:
+        value, error = FORMULAS[method](checked)
+    else:
+        value, error = cross_fitted(data, pi, shrinkage, folds, rng)
     if np.isnan(value):
-        raise ValueError("policy: expected some arm that the log shows, got none")
+        raise ValueError(NOTHING_SHOWN)
     size, largest = float("nan"), float("nan")
     if counts.inverse is not None:
         assert counts.inverse2 is not None
@@ -342,6 +323,8 @@ def evaluate(
     *,
     shrinkage: float | str = 0.0,
     model: ArrayLike | None = None,
+    folds: int | str | None = None,
+    rng: np.random.Generator | int | None = None,
     level: float = 0.95,
 ) -> pd.DataFrame:
     """All estimates side by side, one row each, with normal intervals.
@@ -353,6 +336,8 @@ def evaluate(
     policy : array_like (K,) or (X, K)
     shrinkage, model
         For the direct method and the doubly robust estimate.
+    folds, rng
+        For the doubly robust estimate.
     level : float
         Of the intervals, in (0, 1).
 
@@ -362,6 +347,11 @@ def evaluate(
         Index "method"; columns value, standard_error, low, high, n, effective_sample_size,
         max_weight, unseen.
 
+    Raises
+    ------
+    ValueError, TypeError
+        As the estimates; also if folds are asked for and there are no propensities.
+
     Warns
     -----
     LowOverlapWarning
@@ -369,106 +359,20 @@ def evaluate(
     """
     import pandas as pd
 
-    if not isinstance(data, (Log, Counts)):
-        raise TypeError(f"data: expected a Log or Counts, got {type(data).__name__}")
-    counts = data.counts() if isinstance(data, Log) else data
+    counts = counts_of(data)
     methods = list(FORMULAS) if counts.inverse is not None else ["direct_method"]
+    if (folds, rng) != (None, None) and counts.inverse is None:
+        raise ValueError("folds: expected None for a log without propensities, and no rng")
     records = []
     for method in methods:
-        extra = (shrinkage, model) if method in MODELED else ()
-        estimate = _estimate(method, counts, policy, *extra, warn=False)
+        extra: tuple[Any, ...] = (shrinkage, model) if method in MODELED else ()
+        if method == "doubly_robust":
+            extra += ((folds, rng),)
+        rows = data if folds is not None else counts  # reduced to counts once
+        estimate = _estimate(method, rows, policy, *extra, warn=False)
         low, high = estimate.interval(level)
         records.append({**asdict(estimate), "low": low, "high": high})
     if counts.inverse is not None:
         _warn_of_low_overlap(records[0]["effective_sample_size"], len(counts), stacklevel=3)
     columns = ["value", "standard_error", "low", "high", "n", "effective_sample_size"]
     return pd.DataFrame(records).set_index("method")[[*columns, "max_weight", "unseen"]]
-
-
-class Interval(NamedTuple):
-    """A bootstrap interval; ``undefined`` replicates had no row that the policy plays."""
-
-    low: float
-    high: float
-    level: float
-    replicates: int
-    undefined: int
-
-
-def bootstrap(
-    log: Log,
-    policy: ArrayLike,
-    method: str = "self_normalized_ipw",
-    *,
-    rng: np.random.Generator | int,
-    replicates: int = 1000,
-    level: float = 0.95,
-    shrinkage: float | str = 0.0,
-    model: ArrayLike | None = None,
-) -> Interval:
-    """A percentile interval from logs resampled row by row; the model is fitted anew each time.
-
-    Parameters
-    ----------
-    log : Log
-        Rows, not counts: sums do not say which reward came with which propensity, so nothing can
-        be resampled from them. For counts there is :meth:`Estimate.interval`.
-    policy : array_like (K,) or (X, K)
-    method : str
-        ipw, self_normalized_ipw, direct_method or doubly_robust.
-    rng : Generator or int
-    replicates : int
-        How many logs are drawn.
-    level : float
-        In (0, 1).
-    shrinkage, model
-        For the direct method and the doubly robust estimate.
-
-    Returns
-    -------
-    Interval
-
-    Notes
-    -----
-    Rows that are the same are drawn together, from the multinomial distribution of how often each
-    kind of row comes up. Where few rows carry the weight the bootstrap has not seen the rows that
-    matter either: look at the effective sample size first.
-    """
-    if not isinstance(log, Log):
-        raise TypeError(
-            f"log: expected a Log, got {type(log).__name__}: a bootstrap resamples rows, and sums "
-            "do not say which reward came with which propensity; use Estimate.interval"
-        )
-    _checks.one_of("method", method, FORMULAS)
-    extra = (shrinkage, model) if method in MODELED else ()
-    if method not in MODELED and (model is not None or shrinkage != 0.0):
-        raise ValueError(f"method: expected one with a model, got {method!r}")
-    _estimate(method, log, policy, *extra, warn=False)
-    level, times = _level(level), _checks.positive_integer("replicates", replicates)
-    rng = np.random.default_rng(rng)
-    kinds, often = _kinds_of_rows(log)
-    drawn = np.empty(times)
-    for i in range(times):
-        again = kinds.counts(rng.multinomial(len(log), often / len(log)))
-        drawn[i] = FORMULAS[method](_prepare(method, again, policy, *extra))[0]
-    defined = drawn[~np.isnan(drawn)]
-    if defined.size == 0:
-        raise ValueError("log: expected rows that the policy plays in some replicate, got none")
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high), level, times, times - defined.size)
-
-
-def _kinds_of_rows(log: Log) -> tuple[Log, Array]:
-    """The different rows of a log, and how often each is there."""
-    p = np.ones(len(log)) if log.propensities is None else log.propensities
-    rows = np.column_stack([log.contexts, log.arms, log.rewards, p])
-    rows, often = np.unique(rows, axis=0, return_counts=True)
-    kinds = Log(
-        rows[:, 0].astype(np.int64),
-        rows[:, 1].astype(np.int64),
-        rows[:, 2],
-        None if log.propensities is None else rows[:, 3],
-        context_labels=log.context_labels,
-        arm_labels=log.arm_labels,
-    )
-    return kinds, often.astype(np.float64)

@@ -60,7 +60,7 @@ def test_counts_are_sums_over_rows():
     log = a_log()
     expected = {name: np.zeros((3, 4)) for name in SUMS}
     for x, y, r, p in zip(log.contexts, log.arms, log.rewards, log.propensities, strict=True):
-        values = [1, r, r * r, 1 / p, r / p, 1 / p**2, r / p**2, (r / p) ** 2]
+        values = [1, r, r * r, 1 / p, r / p, r * r / p, 1 / p**2, r / p**2, (r / p) ** 2]
         for name, value in zip(SUMS[:-1], values, strict=True):
             expected[name][x, y] += value
         expected["largest_inverse"][x, y] = max(expected["largest_inverse"][x, y], 1 / p)

@@ -186,6 +186,77 @@ def test_doubly_robust_is_direct_where_the_logger_did_not_change():
     assert robust.value == pytest.approx(direct.value, rel=1e-13)
 
 
+# --------------------------------------------------------------------------- cross-fitting
+
+
+def subset(log: data.Log, rows) -> data.Log:
+    return data.Log(
+        log.contexts[rows],
+        log.arms[rows],
+        log.rewards[rows],
+        log.propensities[rows],
+        context_labels=log.context_labels,
+        arm_labels=log.arm_labels,
+    )
+
+
+def a_sparse_log() -> data.Log:
+    """With a cell of one row, and cells of none."""
+    log = a_log(30)
+    keep = (log.arms != 2) | (log.contexts == 1)
+    one = np.flatnonzero((log.contexts == 1) & (log.arms == 2))[0]
+    keep &= (log.contexts != 1) | (log.arms != 2) | (np.arange(30) == one)
+    return subset(log, keep)
+
+
+def crossed_terms(log: data.Log, policy, fold, kappa: float) -> list[float]:
+    """The terms in order of folds, each with the means of the rows of other folds."""
+    found = []
+    for f in sorted(set(fold)):
+        q = loop_means(subset(log, fold != f), kappa)
+        found += terms(subset(log, fold == f), policy, q)
+    return found
+
+
+@pytest.mark.parametrize("kappa", [0.0, 2.5, 1e9])
+def test_leaving_each_row_out_is_what_a_loop_says(kappa):
+    log = a_sparse_log()
+    assert {0, 1} <= set(log.counts().n.ravel())
+    value, error = mean_and_error(crossed_terms(log, POLICY, np.arange(len(log)), kappa))
+    by_sums = ope.doubly_robust(log.counts(), POLICY, shrinkage=kappa, folds="rows")
+    assert (by_sums.value, by_sums.standard_error) == pytest.approx((value, error), rel=1e-10)
+    by_rows = ope.doubly_robust(log, POLICY, shrinkage=kappa, folds=len(log), rng=0)
+    assert (by_rows.value, by_rows.standard_error) == pytest.approx((value, error), rel=1e-10)
+    assert by_sums.value != pytest.approx(
+        ope.doubly_robust(log, POLICY, shrinkage=kappa).value, rel=1e-4
+    )
+
+
+@pytest.mark.parametrize("shrinkage", [0.0, 2.5, "auto"])
+def test_folds_are_corrected_by_the_others(shrinkage):
+    log = a_log(50)
+    fold = np.random.default_rng(4).permutation(50) % 3
+    assert sorted(np.bincount(fold)) == [16, 17, 17]
+    found = []
+    for f in range(3):
+        q = ope.cell_means(subset(log, fold != f), shrinkage)
+        found += terms(subset(log, fold == f), POLICY, q)
+    value, error = mean_and_error(found)
+    crossed = ope.doubly_robust(log, POLICY, shrinkage=shrinkage, folds=3, rng=4)
+    assert (crossed.value, crossed.standard_error) == pytest.approx((value, error), rel=1e-11)
+    other = ope.doubly_robust(log, POLICY, shrinkage=shrinkage, folds=3, rng=5)
+    assert other.value != crossed.value
+    table = ope.evaluate(log, POLICY, shrinkage=shrinkage, folds=3, rng=4)
+    assert table.loc["doubly_robust", "value"] == crossed.value
+
+
+def test_leaving_out_with_all_weight_on_the_mean_of_the_others():
+    log = a_log(40)
+    found = ope.doubly_robust(log, POLICY, shrinkage=float("inf"), folds="rows")
+    value, error = mean_and_error(crossed_terms(log, POLICY, np.arange(40), 1e15))
+    assert (found.value, found.standard_error) == pytest.approx((value, error), rel=1e-9)
+
+
 # ------------------------------------------------------------------- rows are counts
 
 
@@ -223,16 +294,25 @@ def test_evaluate_is_the_four_estimates():
 
 
 @pytest.mark.parametrize(
-    ("method", "exact"), [("ipw", True), ("doubly_robust", True), ("self_normalized_ipw", False)]
+    ("method", "options", "exact"),
+    [
+        ("ipw", {}, True),
+        ("self_normalized_ipw", {}, False),
+        # A model that is wrong, and fixed in advance.
+        ("doubly_robust", {"model": [[2.0, -1.0, 0.3], [0.1, 0.7, 5.0]]}, True),
+        ("doubly_robust", {}, False),
+        ("doubly_robust", {"shrinkage": 0.5}, False),
+        ("doubly_robust", {"folds": "rows"}, True),
+        ("doubly_robust", {"folds": "rows", "shrinkage": 0.5}, True),
+        ("doubly_robust", {"folds": 2, "rng": 0}, True),
+    ],
 )
-def test_expectation_over_all_logs_of_two_rows(method, exact):
+def test_expectation_over_all_logs_of_two_rows(method, options, exact):
     """Every log of two rows, with its probability: no sampling."""
     share, behavior = [0.3, 0.7], np.array([[0.5, 0.2, 0.3], [0.1, 0.6, 0.3]])
     policy = np.array([[0.2, 0.2, 0.6], [0.5, 0.4, 0.1]])
     chance = np.array([[0.9, 0.3, 0.5], [0.2, 0.6, 0.4]])
     truth = float(np.array(share) @ (policy * chance).sum(axis=1))
-    q = np.array([[2.0, -1.0, 0.3], [0.1, 0.7, 5.0]])  # wrong, and fixed in advance
-    extra = {"model": q} if method == "doubly_robust" else {}
     rows = list(itertools.product(range(2), range(3), (0.0, 1.0)))
     expected = 0.0
     with warnings.catch_warnings():
@@ -243,7 +323,7 @@ def test_expectation_over_all_logs_of_two_rows(method, exact):
             log = data.Log(x, y, r, p, context_labels=range(2), arm_labels=range(3))
             hit = np.where(r == 1, chance[x, y], 1 - chance[x, y])
             probability = float(np.prod(np.array(share)[x] * p * hit))
-            expected += probability * getattr(ope, method)(log, policy, **extra).value
+            expected += probability * getattr(ope, method)(log, policy, **options).value
     assert (abs(expected - truth) < 1e-12) == exact
 
 
@@ -400,6 +480,26 @@ EVEN = [0.5, 0.5]
         (lambda: ope.direct_method(LOG, EVEN, model=[1.0]), "model: expected shape"),
         (lambda: ope.doubly_robust(LOG, EVEN, model=EVEN, shrinkage=1.0), "shrinkage: expected 0"),
         (lambda: ope.ipw(LOG, EVEN).interval(1.5), "level: expected a number in"),
+        (lambda: ope.doubly_robust(LOG, EVEN, rng=0), "rng: expected none without folds"),
+        (lambda: ope.doubly_robust(LOG, EVEN, folds=2), "rng: expected a Generator or a seed"),
+        (lambda: ope.doubly_robust(LOG, EVEN, folds=3, rng=0), "folds: expected from 2 to n = 2"),
+        (lambda: ope.doubly_robust(LOG, EVEN, folds=1, rng=0), "folds: expected from 2 to n = 2"),
+        (lambda: ope.doubly_robust(LOG, EVEN, folds="row"), 'folds: expected a number or "rows"'),
+        (lambda: ope.doubly_robust(LOG, EVEN, folds="rows", rng=0), "rng: expected none with"),
+        (lambda: ope.doubly_robust(LOG, EVEN, folds="rows", model=EVEN), "folds: expected None"),
+        (
+            lambda: ope.doubly_robust(LOG, EVEN, folds="rows", shrinkage="auto"),
+            'shrinkage: expected a number with folds "rows"',
+        ),
+        (
+            lambda: ope.doubly_robust(LOG.counts(), EVEN, folds=2, rng=0),
+            'data: expected a Log to divide into folds, got Counts; .* folds="rows"',
+        ),
+        (
+            lambda: ope.doubly_robust(data.Log(None, [0], [1.0], [0.5]), [1.0], folds="rows"),
+            "data: expected two rows or more",
+        ),
+        (lambda: ope.evaluate(BARE, EVEN, folds="rows"), "folds: expected None for a log without"),
         (lambda: ope.bootstrap(LOG.counts(), EVEN, rng=0), "log: expected a Log, got Counts"),
         (lambda: ope.bootstrap(LOG, EVEN, "best", rng=0), "method: expected one of"),
         (lambda: ope.bootstrap(LOG, EVEN, "ipw", rng=0, model=EVEN), "method: expected one with"),

@@ -34,8 +34,10 @@ class Counts:
     ----------
     n, reward, reward2 : ndarray (X, K)
         How many rows, Σ r and Σ r².
-    inverse, inverse_reward, inverse2, inverse2_reward, inverse2_reward2 : ndarray (X, K) or None
-        Σ 1/p, Σ r/p, Σ 1/p², Σ r/p² and Σ r²/p²; None without propensities.
+    inverse, inverse_reward, inverse_reward2 : ndarray (X, K) or None
+        Σ 1/p, Σ r/p and Σ r²/p; None without propensities.
+    inverse2, inverse2_reward, inverse2_reward2 : ndarray (X, K) or None
+        Σ 1/p², Σ r/p² and Σ r²/p²; None without propensities.
     largest_inverse : ndarray (X, K) or None
         The largest 1/p. Where a table has only sums, the smallest number that they show it cannot
         exceed: mean + √((n−1) · variance).
@@ -55,6 +57,7 @@ class Counts:
     reward2: Array
     inverse: Array | None = None
     inverse_reward: Array | None = None
+    inverse_reward2: Array | None = None
     inverse2: Array | None = None
     inverse2_reward: Array | None = None
     inverse2_reward2: Array | None = None
@@ -136,6 +139,7 @@ WITHOUT_PROPENSITY = ("n", "reward", "reward2")
 WITH_PROPENSITY = (
     "inverse",
     "inverse_reward",
+    "inverse_reward2",
     "inverse2",
     "inverse2_reward",
     "inverse2_reward2",
@@ -181,6 +185,7 @@ class Tally:
             inverse = 1.0 / propensities
             terms["inverse"] = once * inverse
             terms["inverse_reward"] = once * inverse * rewards
+            terms["inverse_reward2"] = once * inverse * rewards**2
             terms["inverse2"] = once * inverse**2
             terms["inverse2_reward"] = once * inverse**2 * rewards
             terms["inverse2_reward2"] = once * inverse**2 * rewards**2
@@ -259,7 +264,7 @@ def from_counts(
         for power, prefix in ((1, "inverse"), (2, "inverse2")):
             sums[prefix] = rows * inverse**power
             sums[f"{prefix}_reward"] = total * inverse**power
-        sums["inverse2_reward2"] = squares * inverse**2
+            sums[f"{prefix}_reward2"] = squares * inverse**power
         sums["largest_inverse"] = np.where(rows > 0, inverse, 0.0)
     shape = np.atleast_2d(rows).shape
     default = (None,) if rows.ndim == 1 else tuple(range(shape[0]))

@@ -75,7 +75,7 @@ def open_bandit(campaign: str, policy: str) -> Counts:
     def column(name: str) -> Array:
         return np.array([[float(cells[x, y][name]) for y in arms] for x in POSITIONS])
 
-    clicks, squared_weighted = column("clicks"), column("sum_ip2_clicks")
+    clicks, weighted, squared_weighted = map(column, ("clicks", "sum_ip_clicks", "sum_ip2_clicks"))
     found = (round(float(column("impressions").sum())), round(float(clicks.sum())))
     if found != (ROWS, CLICKS[key]) or len(cells) != len(rows):
         raise RuntimeError(
@@ -88,7 +88,8 @@ def open_bandit(campaign: str, policy: str) -> Counts:
         reward=clicks,
         reward2=clicks,
         inverse=column("sum_ip"),
-        inverse_reward=column("sum_ip_clicks"),
+        inverse_reward=weighted,
+        inverse_reward2=weighted,
         inverse2=column("sum_ip2"),
         inverse2_reward=squared_weighted,
         inverse2_reward2=squared_weighted,
