@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import itertools
 import subprocess
@@ -306,8 +307,18 @@ def test_labels_of_dropped_rows_are_not_arms(write):
         (f'{HEADER}\n{GOOD}\n1,"3,0,0.5\n', "log.csv: expected CSV, got at line 3"),
         (f"{HEADER}\n{GOOD}\n1,{'3' * 200_000},0,0.5", "log.csv: expected CSV, .* field limit"),
         ("\x00\x01\x02" * 100, "context: expected a column of log.csv"),
+        (f"{HEADER}\n{GOOD}\n1,3,\x00,0.5\n", "row 2, column 'click': expected a finite number"),
+        ("\ufeff".encode() * 2 + HEADER.encode(), "context: expected a column of log.csv"),
+        (f"{HEADER}\n{GOOD}\n".encode("utf-16"), "expected UTF-8 text, got byte 0xff after row 0"),
+        (f"{HEADER}\n1,3,{'9' * 5000},0.5\n", "column 'click': expected a finite number"),
+        (f"{HEADER}\n{GOOD}\n1,3,0\n", "row 2: expected 4 fields, got 3"),
+        (f"{HEADER}\r{GOOD}\r1,3,0,1.5\r", "row 2, column 'p': .* got '1.5'"),
+        (gzip.compress(HEADER.encode()), "expected UTF-8 text, got a gzip file; unpack it first"),
+        (b"PK\x03\x04\x14\x00\xff\xff", "expected UTF-8 text, got a zip file or a spreadsheet"),
+        (b"PAR1\x15\x04\x15\xff", "expected UTF-8 text, got a Parquet file"),
     ],
-    ids="empty header column twice bytes quote huge binary".split(),
+    ids="empty header column twice bytes quote huge binary nul boms utf-16 digits ragged returns "
+    "gzip zip parquet".split(),
 )
 def test_broken_files_are_one_clear_line(write, text, message):
     for read in (data.read_csv, data.count_csv):
@@ -348,8 +359,12 @@ def test_arguments_are_checked(write):
             data.read_csv(path, **{**COLUMNS, **extra})
     with pytest.raises(ValueError, match="chunksize: expected a positive integer"):
         data.count_csv(path, **COLUMNS, chunksize=0)
-    with pytest.raises(FileNotFoundError):
-        data.read_csv(path.with_name("none.csv"), **COLUMNS)
+    readers = (data.read_csv, data.count_csv, data.read_parquet, data.count_parquet)
+    for read in readers:
+        with pytest.raises(FileNotFoundError):
+            read(path.with_name("none.csv"), **COLUMNS)
+        with pytest.raises(OSError, match=r"directory|denied"):
+            read(path.parent, **COLUMNS)
 
 
 FIELD = st.one_of(
@@ -443,6 +458,80 @@ def test_parquet_takes_booleans_and_text(parquet):
     log = data.read_parquet(path, arm="item", reward="click", propensity="p")
     assert log.rewards.tolist() == [1.0, 0.0]
     assert log.propensities.tolist() == [0.5, 0.25]
+
+
+def test_damaged_parquet_is_a_log_or_one_clear_line(parquet):
+    """Cut short anywhere, or with any byte changed: what comes of it is never another error."""
+    path = parquet({name: values[:3] for name, values in columns_of(a_log(3)).items()})
+    whole, step = path.read_bytes(), 11
+    versions = [whole[:size] for size in range(0, len(whole), step)]
+    versions += [
+        whole[:at] + bytes([byte]) + whole[at + 1 :]
+        for at in range(0, len(whole), step)
+        for byte in (0x00, 0x80, 0xFF, whole[at] ^ 1)
+    ]
+    errors = []
+    for content in versions:
+        path.write_bytes(content)
+        for read in (data.read_parquet, data.count_parquet):
+            try:
+                assert len(read(path, **COLUMNS)) > 0
+            except ValueError as error:
+                errors.append(error)
+    assert len(versions) < len(errors) < 2 * len(versions)
+    for error in errors:
+        assert type(error) is ValueError
+        assert len(str(error).splitlines()) == 1
+        assert "log.parquet" in str(error)
+
+
+ODD = {
+    "lists": ("item", [[1], [2]], None, r"numbers or text in column 'item', got list<"),
+    "structs": ("item", [{"a": 1}, {"a": 2}], None, "numbers or text in column 'item', got struct"),
+    "bytes": ("item", [b"a", b"b"], None, "numbers or text in column 'item', got binary"),
+    "times": ("click", [0, 1], "timestamp[us]", "numbers or text in column 'click', got timestamp"),
+    "nothing": ("click", [None, None], None, "row 1, column 'click': expected .* got nothing"),
+    "a gap": ("click", [1, None], None, "row 2, column 'click': expected .* got nothing"),
+    "a word": ("p", ["0.5", "half"], None, "row 2, column 'p': expected a probability"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_parquet_types_that_hold_no_labels_or_numbers(parquet, kind):
+    pa = pytest.importorskip("pyarrow")
+    column, values, of_type, message = ODD[kind]
+    columns = {"item": ["a", "b"], "click": [0.0, 1.0], "p": [0.5, 0.25]}
+    columns[column] = pa.array(values, of_type and pa.type_for_alias(of_type))
+    path = parquet(columns)
+    for read in (data.read_parquet, data.count_parquet):
+        with pytest.raises(ValueError, match=rf"^log\.parquet: .*{message}") as caught:
+            read(path, arm="item", reward="click", propensity="p")
+        assert "\n" not in str(caught.value)
+
+
+def test_parquet_types_that_do(parquet):
+    pa = pytest.importorskip("pyarrow")
+    names = pa.array(["a", "b"])
+    for arms in (names.dictionary_encode(), names.cast("large_string"), names.cast("string_view")):
+        for clicks in (pa.array([0, 1]), pa.array([0, 1], pa.float16()), pa.array(["0", "1"])):
+            path = parquet({"item": arms, "click": clicks.dictionary_encode(), "n": clicks})
+            for reward in ("click", "n"):
+                log = data.read_parquet(path, arm="item", reward=reward)
+                assert log.arm_labels == ("a", "b")
+                assert log.rewards.tolist() == [0.0, 1.0]
+
+
+def test_parquet_columns_twice_and_with_dots(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet as pq
+
+    path = tmp_path / "log.parquet"
+    pq.write_table(pa.table([["a"], [1.0], [2.0]], names=["item", "click", "click"]), path)
+    with pytest.raises(ValueError, match="expected one column 'click' in the header, got 2"):
+        data.read_parquet(path, arm="item", reward="click")
+    pq.write_table(pa.table({"item": ["a"], "item.id": ["b"], "click": [1.0]}), path)
+    assert data.read_parquet(path, arm="item.id", reward="click").arm_labels == ("b",)
+    assert data.read_parquet(path, arm="item", reward="click").arm_labels == ("a",)
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + b"x" * 100 + b"PAR1", b"a,b\n1,2\n"])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Generator, Hashable, Iterable, Sequence
+from contextlib import closing
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -73,6 +74,9 @@ class Chunk(Protocol):
 
     def numbers(self, column: str) -> Array:
         """Numbers (n,), NaN where there is none."""
+
+
+Chunks = Generator[Chunk, None, None]
 
 
 class _Coder(dict[str, int]):
@@ -290,9 +294,10 @@ class Parser:
         return ", ".join(f"{count} {reason}" for reason, count in self.dropped.items())
 
 
-def as_log(parser: Parser, chunks: Iterable[Rows]) -> Log:
+def as_log(parser: Parser, chunks: Chunks) -> Log:
     """All rows of all chunks."""
-    parts = list(chunks)
+    with closing(chunks):  # at once, also when a row is bad
+        parts = [parser(chunk) for chunk in chunks]
     (contexts, context_labels), (arms, arm_labels) = parser.finish()
     has_propensities = parser.columns.propensity is not None
     return Log(

@@ -6,7 +6,7 @@ Rows are numbered from 1, the first after the header. Blank lines are not rows.
 from __future__ import annotations
 
 import csv
-from collections.abc import Generator, Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import closing
 from itertools import islice
 from os import PathLike
@@ -16,7 +16,7 @@ from typing import Any
 from bandit import _checks
 from bandit.data.counts import Counts, Tally
 from bandit.data.log import Log
-from bandit.data.parsing import Chunk, Columns, Parser, TextChunk, as_log
+from bandit.data.parsing import Chunks, Columns, Parser, TextChunk, as_log
 
 AnyPath = str | PathLike[str]
 CHUNK = 1 << 18
@@ -75,9 +75,7 @@ def read_csv(
     second or two.
     """
     columns = Columns(context, arm, reward, propensity)
-    parser = Parser(Path(path).name, columns, arms=arms, on_bad=on_bad)
-    with closing(_csv_chunks(Path(path), columns, CHUNK, delimiter)) as chunks:
-        return as_log(parser, map(parser, chunks))
+    return as_log(*_csv(path, columns, arms, on_bad, delimiter, CHUNK))
 
 
 def count_csv(
@@ -118,9 +116,7 @@ def count_csv(
         If rows were dropped.
     """
     columns = Columns(context, arm, reward, propensity)
-    parser = Parser(Path(path).name, columns, arms=arms, on_bad=on_bad)
-    size = _checks.positive_integer("chunksize", chunksize)
-    return _count(parser, _csv_chunks(Path(path), columns, size, delimiter))
+    return _count(*_csv(path, columns, arms, on_bad, delimiter, chunksize))
 
 
 def read_parquet(
@@ -157,9 +153,7 @@ def read_parquet(
         If rows were dropped.
     """
     columns = Columns(context, arm, reward, propensity)
-    parser = Parser(Path(path).name, columns, arms=arms, on_bad=on_bad)
-    with closing(_parquet_chunks(Path(path), columns, CHUNK)) as chunks:
-        return as_log(parser, map(parser, chunks))
+    return as_log(*_parquet(path, columns, arms, on_bad, CHUNK))
 
 
 def count_parquet(
@@ -197,12 +191,10 @@ def count_parquet(
         If rows were dropped.
     """
     columns = Columns(context, arm, reward, propensity)
-    parser = Parser(Path(path).name, columns, arms=arms, on_bad=on_bad)
-    size = _checks.positive_integer("chunksize", chunksize)
-    return _count(parser, _parquet_chunks(Path(path), columns, size))
+    return _count(*_parquet(path, columns, arms, on_bad, chunksize))
 
 
-def _count(parser: Parser, chunks: Generator[Chunk, None, None]) -> Counts:
+def _count(parser: Parser, chunks: Chunks) -> Counts:
     tally = Tally(has_propensities=parser.columns.propensity is not None)
     with closing(chunks):  # at once, also when a row is bad
         for rows in map(parser, chunks):
@@ -214,17 +206,35 @@ def _count(parser: Parser, chunks: Generator[Chunk, None, None]) -> Counts:
 
 # ----------------------------------------------------------------------------------------- CSV
 
+# What files that are not CSV begin with.
+MAGIC = {
+    b"\x1f\x8b": "a gzip file; unpack it first",
+    b"PK\x03\x04": "a zip file or a spreadsheet",
+    b"PAR1": "a Parquet file",
+}
 
-def _csv_chunks(
-    path: Path, columns: Columns, size: int, delimiter: str
-) -> Generator[Chunk, None, None]:
+
+def _csv(
+    path: AnyPath,
+    columns: Columns,
+    arms: Iterable[Hashable] | None,
+    on_bad: str,
+    delimiter: str,
+    size: int,
+) -> tuple[Parser, Chunks]:
     if not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '"\r\n':
         raise ValueError(f"delimiter: expected one character, got {delimiter!r}")
+    size = _checks.positive_integer("chunksize", size)
+    parser = Parser(Path(path).name, columns, arms=arms, on_bad=on_bad)
+    return parser, _csv_chunks(Path(path), columns, size, delimiter)
+
+
+def _csv_chunks(path: Path, columns: Columns, size: int, delimiter: str) -> Chunks:
     done = 0
     # Python's csv module wants the line ends as they are.
     with path.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.reader(stream, delimiter=delimiter, strict=True)
-        lines = _lines(path.name, reader)
+        lines = _lines(path, reader)
         header = next(lines, None)
         if header is None:
             raise ValueError(f"{path.name}: expected a header and rows, got an empty file")
@@ -234,7 +244,7 @@ def _csv_chunks(
             done += len(rows)
 
 
-def _lines(name: str, reader: Any) -> Iterator[list[str]]:
+def _lines(path: Path, reader: Any) -> Iterator[list[str]]:
     """The lines that are not blank; what is not CSV is one clear line."""
     row = 0
     try:
@@ -243,34 +253,40 @@ def _lines(name: str, reader: Any) -> Iterator[list[str]]:
                 yield line
                 row += 1
     except UnicodeDecodeError as error:
-        found = f"byte 0x{error.object[error.start]:02x}"
-        raise ValueError(f"{name}: expected UTF-8 text, got {found} after row {row}") from error
+        found = f"byte 0x{error.object[error.start]:02x} after row {row}"
+        if row == 0:
+            found = _kind(path) or found
+        raise ValueError(f"{path.name}: expected UTF-8 text, got {found}") from error
     except csv.Error as error:
-        raise ValueError(f"{name}: expected CSV, got at line {reader.line_num}: {error}") from error
+        said = f"at line {reader.line_num}: {error}"
+        raise ValueError(f"{path.name}: expected CSV, got {said}") from error
+
+
+def _kind(path: Path) -> str | None:
+    with path.open("rb") as stream:
+        start = stream.read(4)
+    return next((kind for magic, kind in MAGIC.items() if start.startswith(magic)), None)
 
 
 # ------------------------------------------------------------------------------------- Parquet
 
 
-def _parquet_chunks(path: Path, columns: Columns, size: int) -> Generator[Chunk, None, None]:
+def _parquet(
+    path: AnyPath, columns: Columns, arms: Iterable[Hashable] | None, on_bad: str, size: int
+) -> tuple[Parser, Chunks]:
+    size = _checks.positive_integer("chunksize", size)
+    parser = Parser(Path(path).name, columns, arms=arms, on_bad=on_bad)
+    return parser, _parquet_chunks(Path(path), columns, size)
+
+
+def _parquet_chunks(path: Path, columns: Columns, size: int) -> Chunks:
     try:
-        import pyarrow as pa
-        from pyarrow import parquet
+        import pyarrow  # noqa: F401
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             'read_parquet: expected pyarrow; pip install "copg-bandit[data]"'
         ) from error
-    from bandit.data.parquet import ArrowChunk
+    from bandit.data.parquet import chunks_of
 
-    done = 0
     with path.open("rb") as stream:
-        try:
-            file = parquet.ParquetFile(stream)
-            columns.check(path.name, file.schema_arrow.names)
-            wanted = list(dict.fromkeys(columns.names))
-            for batch in file.iter_batches(batch_size=size, columns=wanted):
-                yield ArrowChunk(batch, done)
-                done += batch.num_rows
-        except (pa.ArrowException, OSError) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"{path.name}: expected a Parquet file, got: {reason}") from error
+        yield from chunks_of(stream, path.name, columns, size)
