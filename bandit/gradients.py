@@ -12,7 +12,7 @@ parameters kept as (P or d, R)):
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -20,6 +20,7 @@ from scipy import sparse
 from bandit import batches, expectations, groups, losses
 from bandit._checks import Array
 from bandit.batches import Cells, Counts, Draws, Streams
+from bandit.descent import Learner
 from bandit.groups import Setting
 from bandit.losses import Group, Loss
 from bandit.problem import log_softmax
@@ -44,23 +45,6 @@ class Task(NamedTuple):
     labels: bool  # whether preferences are drawn
     noise: float  # standard deviation of a completion's reward
     features: Array | None  # (P, d) of a log-linear policy
-
-
-class Learner(Protocol):
-    """Draws batches, and says where each one pulls the parameters."""
-
-    numbers: int
-    """Random numbers per step and run."""
-    block: int
-    """The number of runs is to be a multiple of this."""
-
-    def draw(self, streams: tuple[Streams, Streams], steps: int) -> Iterator[Any]:
-        """Batches for ``steps`` steps, from every run's streams for draws and for noise."""
-        ...
-
-    def gradient(self, theta: Array, batch: Any) -> Array:
-        """Gradient of the batch's mean loss by the parameters."""
-        ...
 
 
 def learner(task: Task) -> Learner:

@@ -6,32 +6,21 @@ records; inside also those of :mod:`bandit.batches`. Parameters are kept as (X·
 
 from __future__ import annotations
 
-import contextlib
-import warnings
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from bandit import _checks, groups, losses
+from bandit import _checks, descent, groups, losses
 from bandit import pairs as pairing
-from bandit._checks import Array
-from bandit.batches import Streams
-from bandit.gradients import Learner, Task, learner
+from bandit.descent import Progress, type_of
+from bandit.gradients import Task, learner
 from bandit.groups import Setting
 from bandit.history import History, hyper_of, seed_of
 from bandit.losses import Loss
 from bandit.optimizers import Optimizer
 from bandit.policies import LogLinear
 from bandit.problem import Bandit
-
-Progress = Callable[[int, int], object]
-
-# Random numbers drawn in one go, and steps they are at most for.
-CHUNK_NUMBERS = 1 << 16
-CHUNK_STEPS = 256
-DEFAULT_RECORDS = 200
 
 
 def train(
@@ -140,10 +129,11 @@ def train(
     loss = groups.bind(loss, problem, baseline)
     for name, number in (("batch_size", batch_size), ("steps", steps), ("runs", runs)):
         _checks.positive_integer(name, number)
-    every = max(1, steps // DEFAULT_RECORDS) if record_every is None else record_every
-    _checks.positive_integer("record_every", every)
+    every = descent.record_interval(record_every, steps)
     _checks.one_of("preference_labels", preference_labels, ("sampled", "probability"))
-    _check_helpers(optimizer, policy, progress)
+    descent.check_helpers(optimizer, progress)
+    if policy is not None and not isinstance(policy, LogLinear):
+        raise TypeError(f"policy: expected bandit.LogLinear or None, got {type_of(policy)}")
     where = _setting(problem, loss, pairs, on_policy, preference, baseline)
     policy = None if policy is None else policy.for_problem(problem.shape)
     task = Task(
@@ -163,44 +153,35 @@ def train(
     )
     with np.errstate(all="ignore"):
         learn = learner(task)
-    # Runs too many, for the sake of the learner's blocks, are thrown away.
-    lanes = -(-runs // learn.block) * learn.block
-    theta, streams = _start(problem, start, policy, runs, lanes), _streams(rng, lanes)
-    records = _Records(steps, every, theta, runs)
-    with _reporter(progress, steps) as report:
-        interrupted = _descend(theta, learn, optimizer, streams, records, report)
-    logits, parameters = records.logits(problem, policy)
+    default = problem.log_reference if policy is None else np.zeros(policy.n_parameters)
+    course = descent.follow(
+        learn,
+        descent.start_of(start, default, runs),
+        optimizer,
+        steps=steps,
+        record_every=every,
+        rng=rng,
+        progress=progress,
+    )
+    logits = course.theta
+    if policy is not None:
+        with np.errstate(invalid="ignore", over="ignore"):
+            logits = policy.logits(course.theta)
     history = History(
         problem=problem,
         method=groups.name_of(loss),
         settings=settings,
-        steps=records.steps[: records.made],
-        logits=logits,
-        theta=parameters,
-        interrupted=interrupted,
+        steps=course.steps,
+        logits=logits.reshape(*logits.shape[:2], *problem.shape),
+        theta=None if policy is None else course.theta,
+        interrupted=course.interrupted,
     )
-    _warn_of_trouble(history, steps)
+    seen = course._replace(theta=logits.reshape(*logits.shape[:2], -1))
+    descent.warn_of_trouble("train", seen, steps)
     return history
 
 
 # ------------------------------------------------------------------------------------ arguments
-
-
-def _check_helpers(optimizer: Any, policy: Any, progress: Any) -> None:
-    if isinstance(optimizer, type) or not hasattr(optimizer, "start"):
-        raise TypeError(
-            f"optimizer: expected bandit.Adam(lr) or bandit.SGD(lr), got {_type_of(optimizer)}"
-        )
-    if policy is not None and not isinstance(policy, LogLinear):
-        raise TypeError(f"policy: expected bandit.LogLinear or None, got {_type_of(policy)}")
-    if not (progress is None or isinstance(progress, bool) or callable(progress)):
-        raise TypeError(
-            f"progress: expected True, False or a function (step, steps), got {_type_of(progress)}"
-        )
-
-
-def _type_of(value: Any) -> str:
-    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
 def _setting(
@@ -233,45 +214,6 @@ def _not_negative(name: str, value: Any) -> float:
     return float(value)
 
 
-def _start(problem: Bandit, start: Any, policy: LogLinear | None, runs: int, lanes: int) -> Array:
-    """Parameters (X·K or d, R) of all lanes."""
-    shape = problem.shape if policy is None else (policy.n_parameters,)
-    if start is None:
-        start = problem.log_reference if policy is None else np.zeros(shape)
-    theta = _checks.finite_array("start", start)
-    if theta.shape not in (shape, (runs, *shape)):
-        raise ValueError(f"start: expected shape {shape} or {(runs, *shape)}, got {theta.shape}")
-    theta = np.broadcast_to(theta, (runs, *shape)).reshape(runs, -1).T
-    return np.pad(theta, ((0, 0), (0, lanes - runs)), mode="edge").copy()
-
-
-def _streams(rng: Any, runs: int) -> tuple[Streams, Streams]:
-    """For every run, a stream of its own for draws and one for noise."""
-    seeds = (int, np.integer, np.random.SeedSequence, np.random.Generator)
-    if isinstance(rng, bool) or not isinstance(rng, seeds):
-        raise TypeError(
-            f"rng: expected a seed, SeedSequence or Generator of numpy, got {type(rng).__name__}"
-        )
-    if isinstance(rng, (int, np.integer)) and rng < 0:
-        raise ValueError(f"rng: expected a seed of at least 0, got {rng}")
-    both = [run.spawn(2) for run in np.random.default_rng(rng).spawn(runs)]
-    return [one for one, _ in both], [two for _, two in both]
-
-
-@contextlib.contextmanager
-def _reporter(progress: Any, steps: int) -> Iterator[Progress]:
-    """Whom to tell how far the training is."""
-    if callable(progress):
-        yield progress
-    elif not progress:
-        yield lambda step, steps: None
-    else:
-        from tqdm import tqdm
-
-        with tqdm(total=steps, unit="step") as bar:
-            yield lambda step, steps: bar.update(step - bar.n)
-
-
 def _settings(
     task: Task,
     data: str,
@@ -300,88 +242,3 @@ def _settings(
         "seed": seed_of(rng),
         "record_every": int(every),
     }
-
-
-# ---------------------------------------------------------------------------------- the descent
-
-
-class _Records:
-    """The parameters at the recorded steps."""
-
-    def __init__(self, steps: int, every: int, theta: Array, runs: int) -> None:
-        self.steps = np.append(np.arange(0, steps, every), steps)
-        self.theta = np.empty((len(self.steps), runs, len(theta)))  # (T, R, P or d)
-        self.made = 0
-        self.add(theta)
-
-    @property
-    def next(self) -> int:
-        """The step to record next; −1 when all is done."""
-        return int(self.steps[self.made]) if self.made < len(self.steps) else -1
-
-    @property
-    def last(self) -> int:
-        """The last step of all."""
-        return int(self.steps[-1])
-
-    def add(self, theta: Array) -> None:
-        self.theta[self.made] = theta.T[: self.theta.shape[1]]
-        self.made += 1
-
-    def logits(self, problem: Bandit, policy: LogLinear | None) -> tuple[Array, Array | None]:
-        """Logits (T, runs, [X,] K), and θ (T, runs, d) of a log-linear policy."""
-        theta = self.theta[: self.made]
-        if policy is None:
-            return theta.reshape(*theta.shape[:2], *problem.shape), None
-        with np.errstate(invalid="ignore", over="ignore"):
-            return policy.logits(theta), theta
-
-
-def _descend(
-    theta: Array,
-    learner: Learner,
-    optimizer: Optimizer,
-    streams: tuple[Streams, Streams],
-    records: _Records,
-    report: Progress,
-) -> bool:
-    """Train in place; True if stopped from the keyboard."""
-    update, gradient = optimizer.start(theta.shape), learner.gradient
-    step, at, steps = 0, records.next, records.last
-    chunk = CHUNK_NUMBERS // max(1, learner.numbers * len(streams[0]))
-    chunk = max(1, min(CHUNK_STEPS, chunk))
-    # A run that diverges goes on as NaN beside the others: the history shows where.
-    with np.errstate(all="ignore"):
-        try:
-            while step < steps:
-                for batch in learner.draw(streams, min(chunk, steps - step)):
-                    update(theta, gradient(theta, batch))
-                    step += 1
-                    if step == at:
-                        records.add(theta)
-                        at = records.next
-                report(step, steps)
-        except KeyboardInterrupt:
-            return True
-    return False
-
-
-def _warn_of_trouble(history: History, steps: int) -> None:
-    arms = tuple(range(2, history.logits.ndim))
-    lost: NDArray[np.bool_] = np.logical_not(np.isfinite(history.logits).all(axis=arms))
-    if lost.any():
-        record = int(lost.any(axis=1).argmax())
-        runs = np.flatnonzero(lost.any(axis=0))
-        named = ", ".join(map(str, runs[:8])) + (", …" if len(runs) > 8 else "")
-        warnings.warn(
-            f"train: {len(runs)} of {history.n_runs} runs diverged ({named}): logits not finite "
-            f"from the record at step {history.steps[record]} on; try a smaller step size",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-    if history.interrupted:
-        warnings.warn(
-            f"train: interrupted; records until step {history.steps[-1]} of {steps} are returned",
-            RuntimeWarning,
-            stacklevel=3,
-        )

@@ -17,7 +17,7 @@ import oracles
 import pytest
 
 import bandit
-from bandit import batches, gradients, groups, losses, presets, training
+from bandit import batches, descent, gradients, groups, losses, presets
 from bandit.losses import Group, Score
 
 RUNS = 2000
@@ -584,7 +584,7 @@ def test_numbers_do_not_depend_on_records_chunks_or_progress(kind, monkeypatch):
     plain = trained(**KINDS[kind])
     dense = trained(record_every=1, progress=lambda step, steps: None, **KINDS[kind])
     assert np.array_equal(plain.logits, dense.logits[::10])
-    monkeypatch.setattr(training, "CHUNK_STEPS", 7)
+    monkeypatch.setattr(descent, "CHUNK_STEPS", 7)
     assert np.array_equal(plain.logits, trained(**KINDS[kind]).logits)
 
 
@@ -705,7 +705,7 @@ def test_a_bar_only_where_it_is_asked_for(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["affine", "on-policy", "one by one"])
 def test_an_interrupt_returns_what_was_recorded(kind, monkeypatch):
-    monkeypatch.setattr(training, "CHUNK_STEPS", 10)
+    monkeypatch.setattr(descent, "CHUNK_STEPS", 10)
 
     def stop(step, steps):
         if step == 20:
