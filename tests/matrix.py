@@ -24,6 +24,7 @@ PYTHONS = ("3.11", "3.12", "3.13")
 DEPENDENCIES = ("newest", "lowest")
 # What is tested without torch: all but language models, and what shows them to readers.
 NEEDS_TORCH = ("tests/llm", "tests/test_figures.py", "tests/test_readme.py")
+NEEDS_TORCH += ("tests/test_package.py", "tests/test_site.py", "tests/test_course.py")
 TOOLS = ("array-api-strict", "hypothesis", "ipykernel", "nbclient", "nbformat", "pytest")
 TOOLS += ("pytest-xdist", "setuptools")
 
