@@ -24,6 +24,8 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+# What a picture shows, in words: the site hands it on to readers who don't see it.
+KEPT = ("mystnb",)
 
 
 def execute(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookNode:
@@ -49,7 +51,7 @@ def execute(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookN
     code = [cell for cell in fresh.cells if cell.cell_type == "code"]
     for count, cell in enumerate(code, start=1):
         cell.execution_count = count
-        cell.metadata = nbformat.from_dict({})
+        cell.metadata = nbformat.from_dict({k: v for k, v in cell.metadata.items() if k in KEPT})
         for output in cell.outputs:
             if output.output_type == "stream" and output.name == "stderr":
                 raise AssertionError(f"cell {count} wrote to stderr: {output.text}")

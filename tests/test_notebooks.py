@@ -77,6 +77,14 @@ def test_file_is_as_the_runner_writes_it(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_picture_is_described_in_words(path):
+    for cell in read(path).cells:
+        if any("image/png" in output.get("data", {}) for output in cell.get("outputs", [])):
+            words = cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
+            assert len(words.split()) >= 5, cell.source
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_no_cell_defines_a_function(path):
     code = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "code")
     assert "def " not in code
