@@ -66,8 +66,9 @@ def population(
         Who is compared with whom.
     preference : array_like ([X,] K, K), optional
         P(y ≻ y'), for losses on preferences.
-    baseline : {"value", "behavior"} or array_like ([X]), optional
-        E_π[R], E_μ[R] (recomputed at every policy, constant in the weight) or given numbers.
+    baseline : {"value", "behavior", "reward", "optimal"} or array_like ([X]), optional
+        E_π[R], E_μ[R] (recomputed at every policy, constant in the weight), E_μ[r], V* = β ln Z, or
+        given numbers. "behavior" is also what a value learned beside the policy comes to.
     group_size : int
         2: pairs from ν. Else that many independent draws from the one μ of ``pairs``.
     policy : LogLinear, optional

@@ -34,6 +34,9 @@ from bandit.problem import Bandit
 BLOCK = 1 << 20
 MOST_GROUPS = 1 << 22
 
+BASELINES = ("value", "behavior", "reward", "optimal")
+"""Baselines with a name: E_π[R], E_μ[R], E_μ[r] and V* = β ln Z, in units of reward."""
+
 
 class Listing(NamedTuple):
     """N groups of G arms: ``members`` (N, G), and each one's ``probability`` (X, N)."""
@@ -50,7 +53,7 @@ class Setting(NamedTuple):
     beta: float
     pairs: Pairs  # marginals (1 or X, K)
     preference: Array | None  # (1 or X, K, K)
-    baseline: str | Array | None
+    baseline: str | Array | None  # a name only if it moves with the policy; else numbers (X,)
 
 
 def bind(loss: Loss, problem: Bandit, baseline: Any = None) -> Loss:
@@ -93,19 +96,25 @@ def setting(
     if "preference" in required and preference is None:
         raise ValueError(f"preference: expected an array (..., K, K) for {name_of(loss)}, got None")
     if isinstance(baseline, str):
-        _checks.one_of("baseline", baseline, ("value", "behavior"))
+        _checks.one_of("baseline", baseline, BASELINES)
     elif baseline is not None:
         baseline = _checks.finite_array("baseline", baseline)
         contexts = problem.shape[:-1]
         if baseline.shape not in ((), contexts):
             raise ValueError(
-                f"baseline: expected 'value', 'behavior', a number or shape {contexts}, "
+                f"baseline: expected one of {', '.join(BASELINES)}, a number or shape {contexts}, "
                 f"got {baseline.shape}"
             )
         baseline = np.broadcast_to(baseline, contexts or (1,))
     if baseline is not None and not _takes_baseline(loss):
         raise ValueError(f"baseline: expected None for {name_of(loss)}, which has none")
     known = as_pairs(pairs, problem.shape)
+    if isinstance(baseline, str) and baseline in ("reward", "optimal"):
+        # These stay where they are whatever the policy.
+        fixed = problem.beta * problem.log_partition()
+        if baseline == "reward":
+            fixed = (known.exposure / 2 * problem.reward).sum(axis=-1)
+        baseline = np.atleast_1d(fixed)
     matrix = None if preference is None else preferences.check(preference, problem.shape)
     return Setting(
         reward=np.atleast_2d(problem.reward),
@@ -262,11 +271,16 @@ def _log_behavior(first: Array, second: Array, members: Any) -> Array:
 
 
 def baseline_value(where: Setting, log_policy: Array) -> Array | None:
-    """The baseline of each context, (..., X): E_π[R] or E_μ[R] at this policy, or the given one."""
+    """The baseline of each context, (..., X): E_π[R] or E_μ[R] at this policy, or the given one.
+
+    On-policy, where it moves, the mean reward is called "policy_reward": E_π[r].
+    """
     if not isinstance(where.baseline, str):
         if where.baseline is None:
             return None
         return np.broadcast_to(where.baseline, log_policy.shape[:-1])
+    if where.baseline == "policy_reward":
+        return (np.exp(log_policy) * where.reward).sum(axis=-1)
     regularized = where.reward - where.beta * (log_policy - where.log_reference)
     if where.baseline == "value":
         return (np.exp(log_policy) * regularized).sum(axis=-1)

@@ -29,10 +29,19 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "rloo": Method("RLOO", losses.rloo),
         "log_variance": Method("log-variance", losses.log_variance),
         "rebel": Method("REBEL, one round", losses.rebel),
+        "value_regression": Method("value regression (DRO)", losses.value_regression, "behavior"),
+        "trajectory_balance": Method(
+            "trajectory balance, learned Z", losses.trajectory_balance, "behavior"
+        ),
+        "optimal_advantage": Method("A*-PO, exact V*", losses.value_regression, "optimal"),
         "policy_gradient": Method("PG, no baseline", losses.policy_gradient),
         "policy_gradient_value": Method("PG, value baseline", losses.policy_gradient, "value"),
         "policy_gradient_behavior": Method(
             "PG, behavior baseline", losses.policy_gradient, "behavior"
+        ),
+        "pmd_mean": Method("mirror descent, mean reward", losses.pmd_mean, "reward"),
+        "asymmetric_reinforce": Method(
+            "asymmetric REINFORCE", losses.asymmetric_reinforce, "behavior"
         ),
         "importance_sampling": Method("PG, importance weights", losses.importance_sampling),
         "ppo_clip": Method("PPO clip", losses.ppo_clip, "value"),

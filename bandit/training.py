@@ -60,8 +60,9 @@ def train(
         P(y ≻ y'), for losses on preferences.
     preference_labels : {"sampled", "probability"}
         Whether a loss sees a label 0 or 1 drawn for each pair, or P itself.
-    baseline : {"value", "behavior"} or array_like ([X]), optional
-        E_π[R], E_μ[R] (exact, at every step's policy; on-policy the same) or given numbers.
+    baseline : {"value", "behavior", "reward", "optimal"} or array_like ([X]), optional
+        E_π[R], E_μ[R] (exact, at every step's policy; on-policy the same), E_μ[r], β ln Z, or given
+        numbers.
     group_size : int
         Completions per group.
     batch_size : int
@@ -194,9 +195,12 @@ def _setting(
     if on_policy:
         # Only a list of the groups is wanted, with the number of ways to draw each.
         pairs = pairing.independent(np.full(problem.shape, 1 / problem.n_arms))
-        if isinstance(baseline, str) and baseline == "behavior":
-            baseline = "value"
-    return groups.setting(problem, loss, pairs, preference, baseline)
+    where = groups.setting(problem, loss, pairs, preference, baseline)
+    if on_policy and isinstance(baseline, str):
+        # The data are the policy's, and so are their means.
+        own = {"behavior": "value", "reward": "policy_reward"}
+        where = where._replace(baseline=own.get(baseline, where.baseline))
+    return where
 
 
 def _reads_preference(where: Setting, loss: Loss, group_size: int) -> bool:

@@ -12,7 +12,6 @@ Needs torch (extra ``llm``).
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -21,7 +20,7 @@ import torch
 from _save import options, save
 from matplotlib.figure import Figure
 
-from bandit import losses, plots, presets
+from bandit import Bandit, groups, losses, plots, presets
 
 SEED, GROUPS, BETA = 0, 12, 0.5
 
@@ -43,12 +42,10 @@ def group() -> dict[str, np.ndarray]:
 def bound(name: str) -> tuple[Callable, list[str]]:
     """The method's loss with its hyper-parameters, and the fields it reads."""
     method = presets.method(name)
-    loss = functools.partial(
-        method.loss, **({"eta": 1 / BETA} if name == "rebel" else {"beta": BETA})
-    )
+    loss = groups.bind(method.loss, Bandit([0.0, 0.0], beta=BETA), method.baseline)
     fields = ["log_prob", "ref_log_prob", *sorted(losses.traits(loss).requires - {"log_prob"})]
     if method.baseline is not None:
-        loss, fields = functools.partial(loss, baseline="given"), [*fields, "baseline"]
+        fields.append("baseline")
     return loss, list(dict.fromkeys(fields))
 
 
@@ -66,7 +63,7 @@ def weights(name: str) -> pd.DataFrame:
 
 def draw(numbers: pd.DataFrame) -> Figure:
     """A line for each method."""
-    figure = Figure(figsize=(7.8, 4.6))
+    figure = Figure(figsize=(7.8, 5.6))
     ax = figure.subplots()
     heads = {1.03: "double", 1.17: "single"}
     for x, head in heads.items():

@@ -56,6 +56,7 @@ TESTS = {
     "losses/_contrastive": ["test_losses", "test_identities"],
     "losses/_policy_gradients": ["test_losses", "test_identities"],
     "losses/_preferences": ["test_losses", "test_identities"],
+    "losses/_regression": ["test_losses", "test_family"],
     "contract": ["test_losses", "test_groups"],
     "problem": ["test_problem"],
     "groups": ["test_groups", "test_analysis"],

@@ -62,7 +62,7 @@ def group_gradients(
         policy = np.exp(log_policy)
         first = nu[x].sum(axis=1) if nu is not None else mu[x]
         second = nu[x].sum(axis=0) if nu is not None else mu[x]
-        b = baseline_of(baseline, x, policy, r - problem.beta * np.log(policy / ref), first, second)
+        b = baseline_of(baseline, x, policy, r, ref, problem.beta, first, second)
         for members, probability in every_group(
             None if nu is None else nu[x], None if mu is None else mu[x], group_size
         ):
@@ -87,14 +87,23 @@ def group_gradients(
 
 
 def baseline_of(
-    baseline: Any, x: int, policy: np.ndarray, regularized: np.ndarray, *drawn: np.ndarray
+    baseline: Any,
+    x: int,
+    policy: np.ndarray,
+    r: np.ndarray,
+    ref: np.ndarray,
+    beta: float,
+    *drawn: np.ndarray,
 ) -> float | None:
     """The baseline of context ``x``: what the name says, or the number given for it."""
     if baseline is None:
         return None
     if isinstance(baseline, str):
-        weights = {"value": policy, "behavior": (drawn[0] + drawn[1]) / 2}[baseline]
-        return float(sum(w * r for w, r in zip(weights, regularized, strict=True)))
+        if baseline == "optimal":
+            return beta * math.log(sum(q * math.exp(a / beta) for q, a in zip(ref, r, strict=True)))
+        weights = policy if baseline == "value" else (drawn[0] + drawn[1]) / 2
+        averaged = r if baseline == "reward" else r - beta * np.log(policy / ref)
+        return float(sum(w * a for w, a in zip(weights, averaged, strict=True)))
     return float(baseline if np.ndim(baseline) == 0 else baseline[x])
 
 

@@ -505,7 +505,7 @@ UNIFORM = np.full((3, 3), 1 / 9)
         (
             (losses.policy_gradient, np.zeros(3), UNIFORM),
             {"baseline": "mean"},
-            "^baseline: expected one of value, behavior; got 'mean'",
+            "^baseline: expected one of value, behavior, reward, optimal; got 'mean'",
         ),
         (
             (losses.policy_gradient, np.zeros(3), UNIFORM),

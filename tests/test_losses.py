@@ -131,6 +131,30 @@ def grpo(lp, held, g, beta):
     return total
 
 
+def value_regression(lp, held, g, beta):
+    return sum((r - g.baseline) ** 2 for r in regularized(lp, g, beta)) / 2
+
+
+def trajectory_balance(lp, held, g, beta):
+    log_z, density = (
+        g.baseline / beta,
+        [math.exp(r / beta + q) for r, q in zip(g.reward, g.ref, strict=True)],
+    )
+    return sum((log_z + a - math.log(d)) ** 2 for a, d in zip(lp, density, strict=True)) / 2
+
+
+def pmd_mean(lp, held, g, beta, given=False):
+    mean = g.baseline if given else statistics.fmean(g.reward)
+    pulls = zip(g.reward, log_ratios(lp, g), strict=True)
+    return sum((r - mean - beta * a) ** 2 for r, a in pulls) / (2 * beta)
+
+
+def asymmetric_reinforce(lp, held, g, beta, shift=-0.1):
+    bar = g.baseline + shift
+    rewards = regularized(held, g, beta)
+    return sum((bar - r) * log_prob for r, log_prob in zip(rewards, lp, strict=True))
+
+
 def reward_weighted(lp, held, g, beta, normalize=False, baselined=True):
     weights = [math.exp((r - (g.baseline if baselined else 0.0)) / beta) for r in g.reward]
     if normalize:
@@ -170,6 +194,14 @@ VARIANTS = {
     "slic": variant("slic", beta=0.7),
     "rloo": variant("rloo", beta=0.7),
     "grpo": variant("grpo", beta=0.7),
+    "value_regression": variant("value_regression", beta=0.7, with_baseline=True),
+    "trajectory_balance": variant("trajectory_balance", beta=0.7, with_baseline=True),
+    "pmd_mean": variant("pmd_mean", beta=0.7),
+    "pmd_mean-given": variant("pmd_mean", beta=0.7, with_baseline=True, plain_only={"given": True}),
+    "asymmetric_reinforce": variant("asymmetric_reinforce", beta=0.7, with_baseline=True),
+    "asymmetric_reinforce-above": variant(
+        "asymmetric_reinforce", beta=0.7, with_baseline=True, shift=0.4
+    ),
     "reward_weighted": variant("reward_weighted", beta=0.7, plain_only={"baselined": False}),
     "reward_weighted-given": variant("reward_weighted", beta=0.7, with_baseline=True),
     "reward_weighted-normalize": variant(
@@ -465,6 +497,10 @@ def test_group_sizes_outside_the_range_raise(name, size):
         "ppo_clip": (1, None),
         "clipped_objective": (1, None),
         "reward_weighted": (1, None),
+        "value_regression": (1, None),
+        "trajectory_balance": (1, None),
+        "pmd_mean": (2, None),
+        "asymmetric_reinforce": (1, None),
     }.items(),
 )
 def test_group_sizes_of_each_method(name, sizes):
@@ -511,6 +547,18 @@ def test_hyper_parameters_that_are_not_numbers(key, bad):
 def test_epsilon_stays_below_one(name, epsilon):
     with pytest.raises(ValueError, match=f"^{name}: expected epsilon below 1"):
         losses.get(name)(groups_of(f"{name}-none", 2), beta=1.0, epsilon=epsilon)
+
+
+@pytest.mark.parametrize("bad", ["1", True, [1.0], math.nan, math.inf], ids=repr)
+def test_a_shift_is_any_finite_number(bad):
+    group = groups_of("asymmetric_reinforce", 2)
+    with pytest.raises(
+        (TypeError, ValueError), match=r"^asymmetric_reinforce: expected shift to be"
+    ):
+        losses.asymmetric_reinforce(group, beta=1.0, shift=bad)
+    for fine in (0, -3, np.float32(0.5)):
+        score = losses.asymmetric_reinforce(group, beta=1.0, shift=fine)
+        assert score.weight.dtype == np.float64
 
 
 def test_wide_clips_are_legal_and_count():

@@ -44,6 +44,12 @@ from bandit.losses._policy_gradients import (
     rloo,
 )
 from bandit.losses._preferences import dpo, ipo, slic
+from bandit.losses._regression import (
+    asymmetric_reinforce,
+    pmd_mean,
+    trajectory_balance,
+    value_regression,
+)
 
 __all__ = [
     "REGISTRY",
@@ -51,6 +57,7 @@ __all__ = [
     "Loss",
     "Score",
     "Traits",
+    "asymmetric_reinforce",
     "clipped_objective",
     "copg",
     "dpo",
@@ -59,6 +66,7 @@ __all__ = [
     "importance_sampling",
     "ipo",
     "log_variance",
+    "pmd_mean",
     "policy_gradient",
     "ppo_clip",
     "rebel",
@@ -66,4 +74,6 @@ __all__ = [
     "rloo",
     "slic",
     "traits",
+    "trajectory_balance",
+    "value_regression",
 ]
