@@ -31,13 +31,14 @@ __all__ = [
     "plots",
     "preferences",
     "presets",
+    "related",
     "train",
 ]
 
 
 def __getattr__(name: str) -> Any:
     # Loaded when asked for: importing bandit imports neither matplotlib nor the data.
-    if name in ("plots", "data", "ope"):
+    if name in ("plots", "data", "ope", "related"):
         return importlib.import_module(f"bandit.{name}")
     raise AttributeError(f"module 'bandit' has no attribute {name!r}")
 

@@ -42,7 +42,9 @@ def test_all_are_there():
     assert SCRIPTS == [
         "behavior_sweep",
         "beta_front",
+        "clipped_objective",
         "conditioning",
+        "family_tree",
         "llm_exact",
         "llm_summaries",
         "off_policy_bandit",
@@ -281,6 +283,56 @@ def test_claim_same_loss():
     np.testing.assert_allclose(table.torch, table.numpy, rtol=1e-11, atol=1e-14)
     np.testing.assert_allclose(table.torch_single, table.numpy, rtol=1e-4, atol=1e-5)
     assert (table.numpy.abs() > 0.01).mean() > 0.8
+
+
+def test_claim_family_tree():
+    table = numbers("family_tree")
+    groups = table.groupby("method", sort=False).kl_to_optimal
+    counts, furthest, median = groups.size(), groups.max(), groups.median()
+    strict = "dpo_deterministic"
+    assert (counts.drop(strict) == 50).all()
+    assert counts[strict] == table[table.method == strict].kl_to_optimal.isna().sum() == 10
+    assert table[table.method != strict].kl_to_optimal.notna().all()
+    lands = list(furthest.index[:11])
+    assert "copg" in lands
+    assert "policy_gradient" not in lands
+    assert furthest[lands].max() < 1e-15
+    elsewhere = median.drop([*lands, strict])
+    assert elsewhere.between(1e-3, 1).all()
+    # A poor estimate of V* can happen to be a good one; the others never land by chance.
+    assert groups.min()[elsewhere.index.drop("optimal_advantage_8")].min() > 1e-8
+    assert elsewhere["optimal_advantage_8"] == elsewhere.min()
+
+
+def test_claim_clipped_objective():
+    table = numbers("clipped_objective")
+    update = table[table.kind == "update"].set_index(["method", "advantage", "ratio"])
+    ppo, clipped = update.loc["ppo_clip"], update.loc["clipped_objective"]
+    for a in (1.0, -1.0):
+        rho = ppo.loc[a].index.to_numpy()
+        np.testing.assert_allclose(ppo.weight[a], rho * clipped.weight[a], atol=1e-11)
+        toward = (a * (rho - 1) > 0) & (clipped.weight[a] != 0)
+        assert toward.sum() >= 39
+        assert (clipped.weight[a][toward] < ppo.weight[a][toward]).all()
+        away = a * (rho - 1) < 0
+        assert (clipped.weight[a][away] > ppo.weight[a][away]).all()
+        off = np.abs(rho - 1) > 1e-9
+        assert (a * (clipped.objective[a] - ppo.objective[a])[off] < 0).all()
+    training = table[table.kind == "training"]
+    entropy, regret = (
+        training.pivot_table(values=c, index="step", columns="method")
+        for c in ("entropy", "regret")
+    )
+    pair = ["ppo_clip", "clipped_objective"]
+    assert (entropy[pair[0]] - entropy[pair[1]]).abs().max() < 0.02
+    ahead = entropy[pair[0]] - entropy[pair[1]]
+    assert ahead.loc[:100].mean() > 0
+    assert (ahead.loc[200:] < 0).all()
+    assert (entropy.loc[100, pair] > 1).all()
+    assert (entropy.loc[100, ["policy_gradient", "policy_gradient_stale"]] < 0.25).all()
+    assert (regret.loc[400, pair] < 0.011).all()
+    assert regret.loc[400, "policy_gradient_stale"] > 0.1
+    assert regret.loc[400, "policy_gradient"] > 0.05
 
 
 def test_claim_llm_summaries():

@@ -65,12 +65,15 @@ def test_plots_load_when_used():
 
 NAMES = {
     "bandit": "Bandit LogLinear Adam SGD History train analysis data losses ope pairs plots "
-    "preferences presets",
+    "preferences presets related",
     "bandit.data": "Log read_csv read_parquet from_counts open_bandit rock_paper_scissors digits "
     "semi_synthetic",
     "bandit.losses": "Group Score REGISTRY get traits copg ipo dpo slic policy_gradient "
-    "importance_sampling ppo_clip clipped_objective rloo grpo rebel log_variance reward_weighted",
+    "importance_sampling ppo_clip clipped_objective rloo grpo rebel log_variance reward_weighted "
+    "value_regression trajectory_balance pmd_mean asymmetric_reinforce",
     "bandit.pairs": "independent from_counts components Pairs",
+    "bandit.related.family": "SCALES mirror_descent greedy_policy joint_solution value_estimates "
+    "descend_on_stale_data",
     "bandit.preferences": "bradley_terry deterministic from_counts",
     "bandit.analysis": "population covariance gradient_variance solve compare Solution",
     "bandit.presets": "METHODS Method method three_armed_bandit three_armed_behavior",

@@ -192,6 +192,8 @@ def test_larger_and_smaller_groups(loss, size, way):
         ("importance_sampling", 2),
         ("dpo", 2),
         ("policy_gradient_behavior", 2),
+        ("pmd_mean", 2),
+        ("optimal_advantage", 1),
     ],
 )
 def test_on_policy_batches_are_drawn_from_the_policy(name, size, way):

@@ -1,0 +1,29 @@
+"""Neighbors of contrastive policy gradient in the literature, each as an exact miniature.
+
+Loaded when asked for: ``bandit.related.family`` and so on.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__all__ = [
+    "active_sampling",
+    "deterministic",
+    "family",
+    "forward_kl",
+    "nash",
+    "reward_learning",
+    "zeroth_order",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return importlib.import_module(f"bandit.related.{name}")
+    raise AttributeError(f"module 'bandit.related' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
