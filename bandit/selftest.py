@@ -78,12 +78,13 @@ def weights() -> float:
         if losses.traits(loss).semi_gradient or losses.traits(loss).sizes[0] > 2:
             continue
         bound = bind(loss, presets.three_armed_bandit())
-
-        def value(at: np.ndarray, bound: Callable = bound) -> float:
-            reward = np.array([1.3, -0.4])
-            return float(bound(Group(at, reference, reward, np.array(0.7), behavior)).value)
-
         group = Group(log_prob, reference, np.array([1.3, -0.4]), np.array(0.7), behavior)
+        if "baseline" in losses.traits(loss).requires:
+            group = group._replace(baseline=np.array(0.2))
+
+        def value(at: np.ndarray, bound: Callable = bound, group: Group = group) -> float:
+            return float(bound(group._replace(log_prob=at)).value)
+
         for i, move in enumerate(np.eye(2) * step):
             slope = (value(log_prob + move) - value(log_prob - move)) / (2 * step)
             worst = max(worst, abs(slope - float(bound(group).weight[i])))

@@ -6,17 +6,10 @@ Loaded when asked for: ``bandit.related.family`` and so on.
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from typing import Any
 
-__all__ = [
-    "active_sampling",
-    "deterministic",
-    "family",
-    "forward_kl",
-    "nash",
-    "reward_learning",
-    "zeroth_order",
-]
+__all__ = sorted(i.name for i in pkgutil.iter_modules(__path__) if not i.name.startswith("_"))
 
 
 def __getattr__(name: str) -> Any:

@@ -25,7 +25,9 @@ def write_pages(site: Path, root: Path) -> None:
     modules = public_modules()
     for name in modules:
         pages[f"api/{name}.md"] = reference(name)
-    pages["api/index.md"] = contents("Reference", [name for name in modules if "." not in name[7:]])
+    pages["api/index.md"] = contents(
+        "Reference", [name for name in modules if name.rpartition(".")[0] not in modules]
+    )
     folder = site / "generated"
     for name, text in pages.items():
         path = folder / name
