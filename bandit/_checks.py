@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bandit import arrays
+
 Array = NDArray[np.float64]
 
 # Probabilities are accepted when they sum to one this closely; they are used as given.
@@ -19,6 +21,7 @@ SUM_TOLERANCE = 1e-8
 
 def real_array(name: str, values: ArrayLike) -> Array:
     """``values`` as a float64 array, or one line saying why it is not one."""
+    values = arrays.to_numpy(values)
     if isinstance(values, (np.ndarray, np.generic)) and values.dtype.kind == "c":
         raise TypeError(f"{name}: expected real numbers, got complex ones")
     try:
@@ -85,10 +88,21 @@ def distribution(
     return array
 
 
-def trailing_shape(name: str, array: NDArray[Any], expected: tuple[int, ...], letters: str) -> None:
+def foreign_numbers(name: str, array: Any) -> Any:
+    """``array`` of torch or JAX if it is one of real numbers with a floating dtype.
+
+    Its numbers are not looked at: that would wait for a device, and stop a tracing of JAX.
+    """
+    if not arrays.namespace(array).isdtype(array.dtype, "real floating"):
+        raise TypeError(f"{name}: expected floating-point numbers, got dtype {array.dtype}")
+    return array
+
+
+def trailing_shape(name: str, array: Any, expected: tuple[int, ...], letters: str) -> None:
     """Raise unless the last axes of ``array`` are exactly ``expected`` (nothing is stretched)."""
-    if array.ndim < len(expected) or array.shape[array.ndim - len(expected) :] != expected:
-        raise ValueError(f"{name}: expected shape {letters} = {expected}, got {array.shape}")
+    found = tuple(array.shape)
+    if len(found) < len(expected) or found[len(found) - len(expected) :] != expected:
+        raise ValueError(f"{name}: expected shape {letters} = {expected}, got {found}")
 
 
 def one_of(name: str, value: Any, allowed: Iterable[str]) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import sparse
 
-from bandit import groups, losses, presets
+from bandit import arrays, groups, losses, presets
 from bandit._checks import Array
 from bandit.expectations import expected, log_policy_of, logit_gradient
 from bandit.groups import Setting
@@ -45,14 +45,14 @@ __all__ = [
 def population(
     problem: Bandit,
     loss: Loss,
-    logits: ArrayLike,
+    logits: Any,
     pairs: Any,
     *,
     preference: ArrayLike | None = None,
     baseline: str | ArrayLike | None = None,
     group_size: int = 2,
     policy: LogLinear | None = None,
-) -> tuple[Array, Array]:
+) -> tuple[Any, Any]:
     """Expected value and expected gradient of a loss, exactly.
 
     Parameters
@@ -61,7 +61,9 @@ def population(
     loss : function of :mod:`bandit.losses`, or one with the same contract
         ``beta`` (and ``eta`` = 1/β) are the problem's unless bound with ``functools.partial``.
     logits : array_like (..., [X,] K)
-        Of the softmax policies to look at; with ``policy`` its parameters θ (..., d).
+        Of the softmax policies to look at; with ``policy`` its parameters θ (..., d). Of an array
+        of torch or JAX the results are too, on its device and in its dtype, and ``value`` can be
+        differentiated: its derivative is ``gradient``.
     pairs : Pairs or array_like ([X,] K, K)
         Who is compared with whom.
     preference : array_like ([X,] K, K), optional
@@ -91,7 +93,7 @@ def population(
     policy = LogLinear.checked(policy, problem.shape)
     log_policy = log_policy_of(problem, logits, policy)
     value, arm_weight = expected(where, loss, log_policy, group_size)
-    rho = _context_weights(problem)
+    rho = arrays.constant(log_policy, _context_weights(problem))
     gradient = rho[:, None] * logit_gradient(loss, log_policy, arm_weight)
     return value @ rho, _outward(problem, gradient, policy)
 
@@ -100,7 +102,7 @@ def _context_weights(problem: Bandit) -> Array:
     return np.ones(1) if problem.context_weights is None else problem.context_weights
 
 
-def _outward(problem: Bandit, gradient: Array, policy: LogLinear | None = None) -> Array:
+def _outward(problem: Bandit, gradient: Any, policy: LogLinear | None = None) -> Any:
     """From (..., X, K) to the shape the caller uses."""
     gradient = gradient if problem.n_contexts is not None else gradient[..., 0, :]
     return gradient if policy is None else policy.pull_back(gradient)
@@ -112,13 +114,13 @@ def _outward(problem: Bandit, gradient: Array, policy: LogLinear | None = None) 
 def covariance(
     problem: Bandit,
     loss: Loss,
-    logits: ArrayLike,
+    logits: Any,
     pairs: Any,
     *,
     preference: ArrayLike | None = None,
     baseline: str | ArrayLike | None = None,
     group_size: int = 2,
-) -> Array:
+) -> Any:
     """Covariance of the gradient of one group, exactly; arguments as in :func:`population`.
 
     Returns
@@ -126,10 +128,11 @@ def covariance(
     ndarray (..., [X,] K, K)
         Given the context: of Σ_i weight_i ∇ ln π(y_i) for one group drawn in context x. The
         covariance of the mean gradient of a batch in that context is this over the batch's size.
+        Computed by numpy; of logits in torch or JAX the result is handed back as theirs.
     """
     loss = groups.bind(loss, problem, baseline)
     where = groups.setting(problem, loss, pairs, preference, baseline)
-    log_policy = log_policy_of(problem, logits, None)
+    log_policy = log_policy_of(problem, arrays.to_numpy(logits), None)
     moment = np.zeros((*log_policy.shape, problem.n_arms))
     for at, vectors, probability, pi in _group_gradients(where, loss, log_policy, group_size):
         pull = vectors.sum(axis=1)
@@ -139,30 +142,32 @@ def covariance(
         moment[at] += (probability @ pull**2) * np.outer(pi, pi)
     mean = logit_gradient(loss, log_policy, expected(where, loss, log_policy, group_size)[1])
     result = moment - mean[..., :, None] * mean[..., None, :]
-    return result if problem.n_contexts is not None else result[..., 0, :, :]
+    result = result if problem.n_contexts is not None else result[..., 0, :, :]
+    return arrays.constant(logits, result)
 
 
 def gradient_variance(
     problem: Bandit,
     loss: Loss,
-    logits: ArrayLike,
+    logits: Any,
     pairs: Any,
     *,
     preference: ArrayLike | None = None,
     baseline: str | ArrayLike | None = None,
     group_size: int = 2,
-) -> Array:
+) -> Any:
     """Trace of :func:`covariance` averaged over contexts, (...), without a (K, K) matrix."""
     loss = groups.bind(loss, problem, baseline)
     where = groups.setting(problem, loss, pairs, preference, baseline)
-    log_policy = log_policy_of(problem, logits, None)
+    log_policy = log_policy_of(problem, arrays.to_numpy(logits), None)
     square = np.zeros(log_policy.shape[:-1])
     for at, vectors, probability, pi in _group_gradients(where, loss, log_policy, group_size):
         pull = vectors.sum(axis=1)
         length = vectors.multiply(vectors).sum(axis=1) - 2 * pull * (vectors @ pi)
         square[at] += probability @ (length + pull**2 * (pi @ pi))
     mean = logit_gradient(loss, log_policy, expected(where, loss, log_policy, group_size)[1])
-    return (square - (mean**2).sum(axis=-1)) @ _context_weights(problem)
+    variance = (square - (mean**2).sum(axis=-1)) @ _context_weights(problem)
+    return arrays.constant(logits, variance)
 
 
 def _group_gradients(
@@ -217,15 +222,16 @@ def compare(
     import pandas as pd
 
     rows = {}
-    for name, method in _chosen(methods, preference is not None).items():
-        rows[name] = _row(problem, method, pairs, preference)
+    for name, method in chosen(methods, preference is not None).items():
+        rows[name] = summary(problem, method, pairs, preference)
     table = pd.DataFrame.from_dict(rows, orient="index")
     return table.rename_axis("method")
 
 
-def _chosen(
+def chosen(
     methods: Iterable[str] | Mapping[str, Method | Loss] | None, with_preference: bool
 ) -> dict[str, Method]:
+    """Name → method, from what :func:`compare` is given for ``methods``."""
     if isinstance(methods, str):
         methods = [methods]
     if methods is None:
@@ -246,7 +252,8 @@ def _chosen(
     return {name: presets.method(name) for name in methods}
 
 
-def _row(problem: Bandit, method: Method, pairs: Any, preference: Any) -> dict[str, Any]:
+def summary(problem: Bandit, method: Method, pairs: Any, preference: Any) -> dict[str, Any]:
+    """One method's row of :func:`compare`, as a mapping from column to value."""
     needs = "preference" in losses.traits(method.loss).requires
     data: dict[str, Any] = {
         "preference": preference if needs else None,

@@ -5,10 +5,11 @@ Shapes: policies (..., X, K), with X = 1 for a problem without contexts; see :mo
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import ArrayLike
+from typing import Any
 
-from bandit import _checks, groups, losses
+import numpy as np
+
+from bandit import _checks, arrays, groups, losses
 from bandit._checks import Array
 from bandit.groups import Setting
 from bandit.losses import Group, Loss
@@ -16,8 +17,18 @@ from bandit.policies import LogLinear
 from bandit.problem import Bandit, log_softmax
 
 
-def log_policy_of(problem: Bandit, theta: ArrayLike, policy: LogLinear | None) -> Array:
-    """ln π with a context axis, (..., X, K)."""
+def log_policy_of(problem: Bandit, theta: Any, policy: LogLinear | None) -> Any:
+    """ln π with a context axis, (..., X, K); of logits in torch or JAX there."""
+    if arrays.is_foreign(theta):
+        if policy is not None:
+            raise TypeError(
+                "policy: expected None with logits of torch or JAX (give features @ theta for "
+                "logits), got bandit.LogLinear"
+            )
+        logits = _checks.foreign_numbers("logits", theta)
+        _checks.trailing_shape("logits", logits, problem.shape, problem.letters)
+        log_policy = log_softmax(logits)
+        return log_policy if problem.n_contexts is not None else log_policy[..., None, :]
     if policy is not None:
         theta = _checks.finite_array("theta", theta)
         _checks.trailing_shape("theta", theta, (policy.n_parameters,), "(..., d)")
@@ -28,7 +39,7 @@ def log_policy_of(problem: Bandit, theta: ArrayLike, policy: LogLinear | None) -
     return log_policy if problem.n_contexts is not None else log_policy[..., None, :]
 
 
-def logit_gradient(loss: Loss, log_policy: Array, arm_weight: Array) -> Array:
+def logit_gradient(loss: Loss, log_policy: Any, arm_weight: Any) -> Any:
     """Σ_y a(y) ∇ ln π(y) = a − π Σ a: the gradient by the logits from the weight on each arm.
 
     The weights of a contrastive loss sum to zero; taking that as exact keeps the digits of an arm
@@ -36,87 +47,95 @@ def logit_gradient(loss: Loss, log_policy: Array, arm_weight: Array) -> Array:
     """
     if losses.traits(loss).contrastive:
         return arm_weight
-    return arm_weight - np.exp(log_policy) * arm_weight.sum(axis=-1, keepdims=True)
+    xp = arrays.namespace(log_policy)
+    return arm_weight - xp.exp(log_policy) * xp.sum(arm_weight, axis=-1, keepdims=True)
 
 
-def expected(
-    where: Setting, loss: Loss, log_policy: Array, group_size: int = 2
-) -> tuple[Array, Array]:
-    """Expected value (..., X), and the expected weight that falls on each arm (..., X, K)."""
-    own = losses.traits(loss)
+def expected(where: Setting, loss: Loss, log_policy: Any, group_size: int = 2) -> tuple[Any, Any]:
+    """Expected value (..., X), and the expected weight that falls on each arm (..., X, K).
+
+    Of a policy in torch or JAX they are computed there, and the value can be differentiated.
+    """
+    own, xp = losses.traits(loss), arrays.namespace(log_policy)
     if group_size == 2 and own.separable and where.pairs.is_independent:
         return _expected_against_average(where, loss, log_policy)
-    value = np.zeros(log_policy.shape[:-1])
-    arm_weight = np.zeros(log_policy.shape)
+    value = arrays.zeros(log_policy, log_policy.shape[:-1])
+    arm_weight = arrays.zeros(log_policy, log_policy.shape)
     for listing in groups.listings(where, loss, group_size):
         # Groups that cannot occur may have infinite weights (ln μ = −∞): they count for nothing.
-        possible = listing.probability > 0
+        probability = arrays.constant(log_policy, listing.probability)
+        possible = probability > 0
         with np.errstate(invalid="ignore", over="ignore"):
             score = loss(groups.gather(where, log_policy, listing.members))
-            value += np.where(possible, listing.probability * score.value, 0.0).sum(axis=-1)
-            mass = np.where(possible[..., None], listing.probability[..., None] * score.weight, 0.0)
-        onto = groups.incidence(listing.members, log_policy.shape[-1])
-        arm_weight += groups.scatter(onto, mass)
+            value += xp.sum(xp.where(possible, probability * score.value, 0.0), axis=-1)
+            mass = xp.where(possible[..., None], probability[..., None] * score.weight, 0.0)
+        arm_weight += groups.onto_arms(listing.members, log_policy.shape[-1], mass)
     return value, arm_weight
 
 
-def _expected_against_average(where: Setting, loss: Loss, log_policy: Array) -> tuple[Array, Array]:
+def _expected_against_average(where: Setting, loss: Loss, log_policy: Any) -> tuple[Any, Any]:
     r"""Expectation over independent pairs in O(K), for weights that are affine in the other arm.
 
     Let m be an "average completion", whose every field is the mean of the arms' fields. Then the
     expected weight of y is its weight against m, and as what the two arms say jointly is bilinear
     and centered at m, E f(y, y') = E f(y, m') + E f(m, y') − f(m, m').
     """
-    mu, other = where.pairs.first, where.pairs.second
+    xp = arrays.namespace(log_policy)
+    mu = arrays.constant(log_policy, where.pairs.first)
+    other = mu
+    if where.pairs.second is not where.pairs.first:
+        other = arrays.constant(log_policy, where.pairs.second)
     first = _arm_fields(where, loss, log_policy, mu)
     second = first if mu is other else _arm_fields(where, loss, log_policy, other)
     mean_first, mean_second = _mean_fields(first, mu), _mean_fields(second, other)
     baseline = groups.baseline_value(where, log_policy)
 
-    def score(one: list[Array | None], two: list[Array | None]) -> losses.Score:
+    def score(one: list[Any], two: list[Any]) -> losses.Score:
         fields = [_side_by_side(a, b, log_policy) for a, b in zip(one, two, strict=True)]
         group = Group(fields[0], fields[1], fields[2], None, fields[3])
         if baseline is not None:
-            per_group = np.broadcast_to(baseline[..., None], group.log_prob.shape[:-1])
+            per_group = xp.broadcast_to(baseline[..., None], group.log_prob.shape[:-1])
             group = group._replace(baseline=per_group)
         with np.errstate(invalid="ignore", over="ignore"):
             return loss(group)
 
-    def expectation(mass: Array, x: Array) -> Array:
+    def expectation(mass: Any, x: Any) -> Any:
         with np.errstate(invalid="ignore"):
-            return np.where(mass > 0, mass * x, 0.0)
+            return xp.where(mass > 0, mass * x, 0.0)
 
     # A loss that is the same from both sides needs to be seen from one only.
     both = where.pairs.is_symmetric_product and losses.traits(loss).exchangeable
     left = score(first, mean_second)
-    right = left._replace(weight=left.weight[..., ::-1]) if both else score(mean_first, second)
+    right = left if both else score(mean_first, second)
     middle = score(mean_first, mean_second).value[..., 0]
     value = (
-        expectation(mu, left.value).sum(axis=-1)
-        + expectation(other, right.value).sum(axis=-1)
+        xp.sum(expectation(mu, left.value), axis=-1)
+        + xp.sum(expectation(other, right.value), axis=-1)
         - middle
     )
-    weight = expectation(mu, left.weight[..., 0]) + expectation(other, right.weight[..., 1])
-    return value, weight
+    of_other = right.weight[..., 0 if both else 1]
+    return value, expectation(mu, left.weight[..., 0]) + expectation(other, of_other)
 
 
-def _arm_fields(where: Setting, loss: Loss, log_policy: Array, mass: Array) -> list[Array | None]:
-    log_mass = None
+def _arm_fields(where: Setting, loss: Loss, log_policy: Any, mass: Any) -> list[Any]:
+    xp, log_mass = arrays.namespace(log_policy), None
     if "behavior_log_prob" in losses.traits(loss).requires:
-        with np.errstate(divide="ignore"):
-            log_mass = np.log(mass)
-    return [log_policy, where.log_reference, where.reward, log_mass]
+        # Arms that are never drawn count for nothing, and must not be infinite on the way.
+        log_mass = xp.log(xp.where(mass > 0, mass, 1.0))
+    constants = (arrays.constant(log_policy, x) for x in (where.log_reference, where.reward))
+    return [log_policy, *constants, log_mass]
 
 
-def _mean_fields(fields: list[Array | None], mass: Array) -> list[Array | None]:
+def _mean_fields(fields: list[Any], mass: Any) -> list[Any]:
+    xp = arrays.namespace(mass)
     with np.errstate(invalid="ignore"):
         return [
-            None if x is None else np.where(mass > 0, mass * x, 0.0).sum(axis=-1, keepdims=True)
+            None if x is None else xp.sum(xp.where(mass > 0, mass * x, 0.0), axis=-1, keepdims=True)
             for x in fields
         ]
 
 
-def _side_by_side(one: Array | None, two: Array | None, log_policy: Array) -> Array | None:
+def _side_by_side(one: Any, two: Any, log_policy: Any) -> Any:
     """Two fields (..., X, K or 1) as the two completions of pairs (..., X, N, 2).
 
     Laid out as two contiguous planes, which is several times faster for a million arms.
@@ -124,6 +143,9 @@ def _side_by_side(one: Array | None, two: Array | None, log_policy: Array) -> Ar
     if one is None or two is None:
         return None
     width = max(one.shape[-1], two.shape[-1])
+    if arrays.is_foreign(log_policy):
+        xp, shape = arrays.namespace(log_policy), (*log_policy.shape[:-1], width)
+        return xp.stack([xp.broadcast_to(one, shape), xp.broadcast_to(two, shape)], axis=-1)
     planes = np.empty((2, *log_policy.shape[:-1], width))
     planes[0], planes[1] = one, two
     return np.moveaxis(planes, 0, -1)

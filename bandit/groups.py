@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 from scipy.special import gammaln
 
-from bandit import _checks, losses, preferences
+from bandit import _checks, arrays, losses, preferences
 from bandit._checks import Array
 from bandit.losses import Group, Loss
 from bandit.pairs import Pairs, as_pairs
@@ -230,18 +230,22 @@ def _affordable(how_many: int, arms: int, size: int) -> None:
 # ----------------------------------------------------------------------- gathering, scattering
 
 
-def gather(where: Setting, log_policy: Array, members: Any) -> Group:
+def gather(where: Setting, log_policy: Any, members: Any) -> Group:
     """The groups ``members`` (N, G) of a policy (..., X, K) as a Group of fields (..., X, N, G)."""
     first, second = where.pairs.first, where.pairs.second
+    contexts = where.reward.shape[0]
+    behavior = _spread(_log_behavior(first, second, members), contexts, 3)
     baseline = baseline_value(where, log_policy)
     lead = (*log_policy.shape[:-1], len(members))
+    if baseline is not None:
+        baseline = arrays.namespace(log_policy).broadcast_to(baseline[..., None], lead)
     return Group(
         log_prob=log_policy[..., members],
-        ref_log_prob=where.log_reference[..., members],
-        reward=where.reward[..., members],
-        preference=_spread(preference_of(where, members), where.reward.shape[0]),
-        behavior_log_prob=_spread(_log_behavior(first, second, members), where.reward.shape[0], 3),
-        baseline=None if baseline is None else np.broadcast_to(baseline[..., None], lead),
+        ref_log_prob=arrays.constant(log_policy, where.log_reference[..., members]),
+        reward=arrays.constant(log_policy, where.reward[..., members]),
+        preference=arrays.constant(log_policy, _spread(preference_of(where, members), contexts)),
+        behavior_log_prob=arrays.finite_constant(log_policy, behavior),
+        baseline=baseline,
     )
 
 
@@ -270,21 +274,34 @@ def _log_behavior(first: Array, second: Array, members: Any) -> Array:
         )
 
 
-def baseline_value(where: Setting, log_policy: Array) -> Array | None:
-    """The baseline of each context, (..., X): E_π[R] or E_μ[R] at this policy, or the given one.
+def baseline_value(where: Setting, log_policy: Any) -> Any:
+    """The baseline of each context, (..., X): E_π[R] or E_μ[R] at this policy, or the given one;
+    a constant of automatic differentiation.
 
     On-policy, where it moves, the mean reward is called "policy_reward": E_π[r].
     """
+    if where.baseline is None:
+        return None
+    xp, policy = arrays.namespace(log_policy), arrays.held(log_policy)
     if not isinstance(where.baseline, str):
-        if where.baseline is None:
-            return None
-        return np.broadcast_to(where.baseline, log_policy.shape[:-1])
+        return xp.broadcast_to(arrays.constant(policy, where.baseline), policy.shape[:-1])
+    reward, log_reference, exposure = (
+        arrays.constant(policy, x)
+        for x in (where.reward, where.log_reference, where.pairs.exposure)
+    )
     if where.baseline == "policy_reward":
-        return (np.exp(log_policy) * where.reward).sum(axis=-1)
-    regularized = where.reward - where.beta * (log_policy - where.log_reference)
-    if where.baseline == "value":
-        return (np.exp(log_policy) * regularized).sum(axis=-1)
-    return (where.pairs.exposure / 2 * regularized).sum(axis=-1)
+        return xp.sum(xp.exp(policy) * reward, axis=-1)
+    regularized = reward - where.beta * (policy - log_reference)
+    mass = xp.exp(policy) if where.baseline == "value" else exposure / 2
+    return xp.sum(mass * regularized, axis=-1)
+
+
+def onto_arms(members: Any, arms: int, weight: Any) -> Any:
+    """Sum of per-member weights (..., N, G) over the ``members`` that are each arm, (..., K)."""
+    if arrays.is_foreign(weight):
+        flat = weight.reshape(*weight.shape[:-2], -1)
+        return arrays.sums_at(np.ravel(members), flat, arms)
+    return scatter(incidence(members, arms), weight)
 
 
 def incidence(members: Any, arms: int) -> sparse.csr_array:

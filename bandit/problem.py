@@ -11,33 +11,38 @@ Rewards are in units of reward, as is the regularization strength β; KL diverge
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import logsumexp
 
-from bandit import _checks
+from bandit import _checks, arrays
 from bandit._checks import Array
 
 
-def log_softmax(logits: ArrayLike) -> Array:
+def log_softmax(logits: Any) -> Any:
     """ln of the softmax over the last axis, exact for differences of any size."""
-    logits = np.asarray(logits, dtype=np.float64)
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    xp = arrays.namespace(logits)
+    if xp is np:
+        logits = np.asarray(logits, dtype=np.float64)
+    shifted = logits - xp.max(logits, axis=-1, keepdims=True)
+    return shifted - xp.log(xp.sum(xp.exp(shifted), axis=-1, keepdims=True))
 
 
-def kl_divergence(log_p: Array, log_q: Array) -> Array:
+def kl_divergence(log_p: Any, log_q: Any) -> Any:
     r"""KL(p‖q) over the last axis, in nats, from log-probabilities; 0 ln 0 = 0.
 
     Summed as Σ p ln(p/q) − p + q, whose terms are all non-negative, so that divergences far below
     the rounding of ln p keep their digits and none comes out negative.
     """
-    p, q = np.exp(log_p), np.exp(log_q)
+    xp = arrays.namespace(log_p)
+    p, q = xp.exp(log_p), xp.exp(log_q)
     with np.errstate(invalid="ignore", over="ignore"):
-        distance = np.asarray(log_p - log_q)
-        near = p * (distance + np.expm1(-distance))
-        far = np.where(p > 0, p * distance, 0.0) - p + q
-    return np.where(np.abs(distance) < 1, near, far).sum(axis=-1)
+        distance = log_p - log_q
+        near = p * (distance + xp.expm1(-distance))
+        far = xp.where(p > 0, p * distance, 0.0) - p + q
+    return xp.sum(xp.where(xp.abs(distance) < 1, near, far), axis=-1)
 
 
 class Bandit:
@@ -135,18 +140,25 @@ class Bandit:
         """The shape in letters, for messages."""
         return "(..., K)" if self.n_contexts is None else "(..., X, K)"
 
-    def check_policy(self, policy: ArrayLike, name: str = "policy") -> Array:
-        """``policy`` as probabilities (..., [X,] K) of this problem, or a one-line error."""
-        policy = _checks.distribution(name, policy)
+    def check_policy(self, policy: Any, name: str = "policy") -> Any:
+        """``policy`` as probabilities (..., [X,] K) of this problem, or a one-line error.
+
+        An array of torch or JAX stays one, and only its shape is checked.
+        """
+        if arrays.is_foreign(policy):
+            policy = _checks.foreign_numbers(name, policy)
+        else:
+            policy = _checks.distribution(name, policy)
         _checks.trailing_shape(name, policy, self.shape, self.letters)
         return policy
 
-    def average(self, per_context: ArrayLike) -> Array:
+    def average(self, per_context: Any) -> Any:
         """Mean over contexts with weights ρ of an array (..., X); without contexts, as it is."""
-        per_context = np.asarray(per_context, dtype=np.float64)
+        if not arrays.is_foreign(per_context):
+            per_context = np.asarray(per_context, dtype=np.float64)
         if self.context_weights is None:
             return per_context
-        return per_context @ self.context_weights
+        return per_context @ arrays.constant(per_context, self.context_weights)
 
     # ------------------------------------------------------------------------ closed form
 
@@ -171,41 +183,50 @@ class Bandit:
 
     # -------------------------------------------------------------------- value of a policy
 
-    def expected_reward(self, policy: ArrayLike) -> Array:
-        """E_x E_π[r], of policies (..., [X,] K); returns (...)."""
-        return self.average((self.check_policy(policy) * self.reward).sum(axis=-1))
+    # Of policies in torch or JAX what follows is computed there, and can be differentiated.
 
-    def kl(self, policy: ArrayLike, other: ArrayLike | None = None) -> Array:
+    def expected_reward(self, policy: Any) -> Any:
+        """E_x E_π[r], of policies (..., [X,] K); returns (...)."""
+        policy = self.check_policy(policy)
+        reward = arrays.constant(policy, self.reward)
+        return self.average(arrays.namespace(policy).sum(policy * reward, axis=-1))
+
+    def kl(self, policy: Any, other: Any = None) -> Any:
         """E_x KL(policy ‖ other), in nats; ``other`` defaults to the reference.
 
         The one with fewer leading axes is shared along the missing ones; no axis is stretched.
         Infinite where ``policy`` uses an arm to which ``other`` gives probability 0.
         """
         policy = self.check_policy(policy)
-        log_other = self.log_reference
+        xp, log_other = arrays.namespace(policy), self.log_reference
         with np.errstate(divide="ignore"):
             if other is not None:
+                if not arrays.is_foreign(policy):
+                    other = arrays.to_numpy(other)
                 other = self.check_policy(other, "other")
                 shared = min(policy.ndim, other.ndim)
                 if policy.shape[policy.ndim - shared :] != other.shape[other.ndim - shared :]:
                     raise ValueError(
-                        f"other: expected shape {policy.shape} like the policy "
-                        f"(fewer leading axes are shared), got {other.shape}"
+                        f"other: expected shape {tuple(policy.shape)} like the policy "
+                        f"(fewer leading axes are shared), got {tuple(other.shape)}"
                     )
-                log_other = np.log(other)
-            return self.average(kl_divergence(np.log(policy), log_other))
+                log_other = arrays.namespace(other).log(other)
+            log_other = arrays.constant(policy, log_other)
+            return self.average(kl_divergence(xp.log(policy), log_other))
 
-    def kl_to_optimal(self, policy: ArrayLike) -> Array:
+    def kl_to_optimal(self, policy: Any) -> Any:
         """E_x KL(policy ‖ π*), in nats, finite also where π* underflows."""
+        policy = self.check_policy(policy)
         with np.errstate(divide="ignore"):
-            log_policy = np.log(self.check_policy(policy))
-        return self.average(kl_divergence(log_policy, self.log_optimal_policy()))
+            log_policy = arrays.namespace(policy).log(policy)
+        log_optimal = arrays.constant(policy, self.log_optimal_policy())
+        return self.average(kl_divergence(log_policy, log_optimal))
 
-    def objective(self, policy: ArrayLike) -> Array:
+    def objective(self, policy: Any) -> Any:
         """J(policy) = E_x[E_π r − β KL(π‖π_ref)], in units of reward; returns (...)."""
         return self.expected_reward(policy) - self.beta * self.kl(policy)
 
-    def regret(self, policy: ArrayLike) -> Array:
+    def regret(self, policy: Any) -> Any:
         """J(π*) − J(policy) = β E_x KL(policy ‖ π*) ≥ 0, in units of reward; returns (...)."""
         return self.beta * self.kl_to_optimal(policy)
 

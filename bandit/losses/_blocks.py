@@ -4,20 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from array_api_compat import array_namespace, is_jax_array, is_torch_array
+from array_api_compat import array_namespace
 
+from bandit.arrays import held as hold
 from bandit.contract import Group
-
-
-def hold(x: Any) -> Any:
-    """``x`` as a constant of automatic differentiation."""
-    if is_torch_array(x):
-        return x.detach()
-    if is_jax_array(x):
-        import jax
-
-        return jax.lax.stop_gradient(x)
-    return x
 
 
 def total(x: Any) -> Any:
