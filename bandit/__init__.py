@@ -32,14 +32,30 @@ __all__ = [
     "preferences",
     "presets",
     "related",
+    "sweep",
+    "sweeps",
     "train",
 ]
 
 
+# Loaded when asked for: importing bandit imports neither pictures, tables nor data.
+_MODULES = {
+    "data",
+    "ope",
+    "plots",
+    "related",
+    "sweeps",
+}
+_MEMBERS = {
+    "sweep": "bandit.sweeps",
+}
+
+
 def __getattr__(name: str) -> Any:
-    # Loaded when asked for: importing bandit imports neither matplotlib nor the data.
-    if name in ("plots", "data", "ope", "related"):
+    if name in _MODULES:
         return importlib.import_module(f"bandit.{name}")
+    if name in _MEMBERS:
+        return getattr(importlib.import_module(_MEMBERS[name]), name)
     raise AttributeError(f"module 'bandit' has no attribute {name!r}")
 
 

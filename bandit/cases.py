@@ -39,11 +39,11 @@ class Case(NamedTuple):
 def from_options(options: argparse.Namespace, *, on_policy: bool = False) -> Case:
     """The case that parsed options ask for; a ValueError naming the option where they make none."""
     ours = presets.three_armed_bandit()
-    reward = _numbers("reward", options.reward)
+    reward = numbers("reward", options.reward)
     problem = Bandit(
         ours.reward if reward is None else reward,
         ours.beta if options.beta is None else options.beta,
-        _numbers("reference", options.reference),
+        numbers("reference", options.reference),
     )
     methods = {name: presets.method(name) for name in _names(options)}
     if on_policy and options.behavior is not None:
@@ -66,6 +66,16 @@ def reads_preferences(method: Method) -> bool:
     return "preference" in losses.traits(method.loss).requires
 
 
+def no_exact_solution(method: Method, group_size: int, reward_noise: float) -> str:
+    """Why the exact solution on pairs is not where such a training ends; empty where it is."""
+    own = losses.traits(method.loss)
+    if group_size != 2 and not own.separable:
+        return "its exact solution is for groups of two"
+    if reward_noise and "reward" in own.requires and not own.affine_in_reward:
+        return "its exact solution is for rewards without noise"
+    return ""
+
+
 def words(given: Sequence[str]) -> list[str]:
     """Items of a list written with commas, spaces or both."""
     return [word for part in given for word in part.replace(",", " ").split()]
@@ -80,20 +90,21 @@ def _names(options: argparse.Namespace) -> list[str]:
     return names
 
 
-def _numbers(option: str, given: Sequence[str] | None) -> Array | None:
+def numbers(option: str, given: Sequence[str] | None) -> Array | None:
+    """The numbers of a list that was typed; None if it was not."""
     if given is None:
         return None
-    numbers = []
+    found = []
     for word in words(given):
         try:
-            numbers.append(float(word))
+            found.append(float(word))
         except ValueError:
             raise ValueError(f"{option}: expected numbers, got {word!r}") from None
-    return np.array(numbers)
+    return np.array(found)
 
 
 def _behavior(options: argparse.Namespace, problem: Bandit) -> Array:
-    given = _numbers("behavior", options.behavior)
+    given = numbers("behavior", options.behavior)
     if given is None:
         ours = presets.three_armed_behavior()
         return ours if problem.n_arms == len(ours) else problem.reference

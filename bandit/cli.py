@@ -1,4 +1,4 @@
-"""The command line: ``python -m bandit compare``, ``train`` and ``selftest``.
+"""The command line: ``python -m bandit compare``, ``train``, ``sweep`` and ``selftest``.
 
 What is computed comes from :mod:`bandit.analysis` and :func:`bandit.train`; what is typed becomes
 a problem in :mod:`bandit.cases`, and what came out becomes text in :mod:`bandit.tables`. A wrong
@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import bandit
-from bandit import analysis, cases, losses, presets, tables
+from bandit import analysis, cases, presets, tables
 from bandit.cases import Case
+from bandit.sweeps import command as sweep_command
 from bandit.tables import printable
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ _OPTION_OF = {
     "method": "methods",
     "lr": "learning_rate",
     "rng": "seed",
+    "folder": "out",
 }
 
 
@@ -92,7 +94,7 @@ def _run(argv: list[str]) -> int:
         return int(stop.code or 0)
     except BrokenPipeError:
         raise
-    except (ValueError, TypeError, OSError, MemoryError, OverflowError) as error:
+    except (ValueError, TypeError, OSError, ImportError, MemoryError, OverflowError) as error:
         _complain(_one_line(error, options))
         return BAD_VALUE
 
@@ -140,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_compare(commands)
     _add_train(commands)
+    sweep_command.add(commands, _add)
     _add_selftest(commands)
     return parser
 
@@ -355,11 +358,8 @@ def _exact_regret(
     table = analysis.compare(case.problem, case.pairs, case.methods, case.preference)
     exact, notes = table["regret"].to_dict(), table["message"][~table["converged"]].to_dict()
     for name, method in case.methods.items():
-        own = losses.traits(method.loss)
-        if options.group_size != 2 and not own.separable:
-            notes[name] = "its exact solution is for groups of two"
-        elif options.reward_noise and "reward" in own.requires and not own.affine_in_reward:
-            notes[name] = "its exact solution is for rewards without noise"
+        why = cases.no_exact_solution(method, options.group_size, options.reward_noise)
+        notes |= {name: why} if why else {}
     return {name: float("nan") if name in notes else exact[name] for name in exact}, notes
 
 

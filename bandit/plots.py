@@ -11,12 +11,9 @@ Letters: ``K`` arms, ``T`` recorded steps or times, ``N`` policies, ``...`` any 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
@@ -25,8 +22,10 @@ from numpy.typing import ArrayLike
 
 from bandit import _checks
 from bandit._checks import Array
+from bandit.canvas import Band, axes_for, band, style
 from bandit.looks import LOOKS, Look, color, label_of, look, looks_of
 from bandit.problem import Bandit
+from bandit.sweeps.pictures import sweep
 
 __all__ = [
     "LOOKS",
@@ -41,28 +40,10 @@ __all__ = [
     "simplex_flow",
     "simplex_xy",
     "style",
+    "sweep",
 ]
 
 REFERENCE, OPTIMUM = r"$\pi_\mathrm{ref}$", r"$\pi^*$"
-
-
-def style() -> AbstractContextManager[None]:
-    """The package's style sheet, for the length of a ``with`` block."""
-    # Loads the backend, which switches interactive drawing on in a notebook: done within the block,
-    # it would be undone at its end, and no picture but the first would be shown.
-    plt.draw_if_interactive()
-    return plt.style.context(Path(__file__).with_name("bandit.mplstyle"))
-
-
-@contextmanager
-def _axes(ax: Axes | None) -> Iterator[Axes]:
-    if ax is not None:
-        if not isinstance(ax, Axes):
-            raise TypeError(f"ax: expected matplotlib Axes or None, got {type(ax).__name__}")
-        yield ax
-        return
-    with style():
-        yield plt.figure().add_subplot()
 
 
 def _named(argument: str, values: Any) -> Mapping[str, Any]:
@@ -81,25 +62,6 @@ def _policy(argument: str, given: Any) -> Array:
 
 
 # --------------------------------------------------------------------------------- regret curves
-
-
-class Band(NamedTuple):
-    """A curve with the spread around it: steps, and the three quartiles over runs, each (T,)."""
-
-    steps: Array
-    lower: Array
-    median: Array
-    upper: Array
-
-
-def band(steps: ArrayLike, values: ArrayLike) -> Band:
-    """Quartiles over the last axis of ``values`` (T, runs) at ``steps`` (T,)."""
-    steps, values = _checks.real_array("steps", steps), _checks.real_array("values", values)
-    if values.ndim != 2 or steps.shape != values.shape[:1] or values.size == 0:
-        raise ValueError(
-            f"values: expected shape (T, runs) with T = {steps.shape}, got {values.shape}"
-        )
-    return Band(steps, *np.percentile(values, [25, 50, 75], axis=-1))
 
 
 def regret_curves(
@@ -122,7 +84,7 @@ def regret_curves(
     """
     bands = {name: _band(name, curve) for name, curve in _named("curves", curves).items()}
     limits = {} if exact is None else _named("exact", exact)
-    with _axes(ax) as axes:
+    with axes_for(ax) as axes:
         for (name, curve), own in zip(bands.items(), looks_of(list(bands)), strict=True):
             axes.fill_between(
                 curve.steps, curve.lower, curve.upper, color=own.color, alpha=0.22, lw=0
@@ -215,7 +177,7 @@ def simplex_flow(
     if len(arms) != 3:
         raise ValueError(f"arms: expected three names, got {len(arms)}")
     own = looks_of(["" if method is None else method])[0]
-    with _axes(ax) as axes:
+    with axes_for(ax) as axes:
         _triangle(axes, arms)
         if landscape is not None:
             values = _checks.finite_array("landscape", landscape)
@@ -319,7 +281,7 @@ def policy_bars(
     if problem is not None and problem.shape != (count,):
         raise ValueError(f"problem: expected shape (K,) = ({count},), got {problem.shape}")
     width, places = 0.8 / len(heights), np.arange(count)
-    with _axes(ax) as axes:
+    with axes_for(ax) as axes:
         for i, ((name, height), own) in enumerate(
             zip(heights.items(), looks_of(list(heights)), strict=True)
         ):
@@ -367,7 +329,7 @@ def reward_kl_front(
     kl, reward = _kl_and_reward("front", front, problem)
     given = {} if landings is None else _named("landings", landings)
     points = {n: _kl_and_reward(f"landings[{n!r}]", p, problem) for n, p in given.items()}
-    with _axes(ax) as axes:
+    with axes_for(ax) as axes:
         axes.plot(kl, reward, color="#BBBBBB", lw=5, solid_capstyle="round", zorder=1)
         for (x, y), own in zip(points.values(), looks_of(list(points)), strict=True):
             axes.plot(x, y, color=own.color, ls=own.linestyle, marker=own.marker, lw=1.1, zorder=3)

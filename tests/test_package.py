@@ -43,7 +43,7 @@ def loaded_by(statement: str) -> set[str]:
 def test_import_loads_nothing_heavy():
     loaded = loaded_by("import bandit")
     assert {"bandit", "numpy", "scipy"} <= loaded
-    assert not loaded & {"matplotlib", "pandas", "torch", "jax", "tqdm", "IPython"}
+    assert not loaded & {"matplotlib", "pandas", "torch", "jax", "tqdm", "joblib", "IPython"}
 
 
 def test_exact_analysis_and_training_load_no_pictures_and_no_tables():
@@ -65,7 +65,8 @@ def test_plots_load_when_used():
 
 NAMES = {
     "bandit": "Bandit LogLinear Adam SGD History train analysis data losses ope pairs plots "
-    "preferences presets related",
+    "preferences presets related sweep sweeps",
+    "bandit.sweeps": "sweep load RESULTS",
     "bandit.data": "Log read_csv read_parquet from_counts open_bandit rock_paper_scissors digits "
     "semi_synthetic",
     "bandit.losses": "Group Score REGISTRY get traits copg ipo dpo slic policy_gradient "
@@ -172,6 +173,7 @@ def test_modules_say_what_they_are(module):
         *(f"bandit.losses.{name}" for name in bandit.losses.REGISTRY),
         "bandit.problem.Bandit",
         "bandit.training.train",
+        "bandit.sweeps.sweep",
         "bandit.analysis.population",
         "bandit.analysis.compare",
         "bandit.pairs.independent",
