@@ -27,6 +27,9 @@ NEEDS_TORCH = ("tests/llm", "tests/test_figures.py", "tests/test_readme.py")
 NEEDS_TORCH += ("tests/test_package.py", "tests/test_site.py", "tests/test_course.py")
 TOOLS = ("array-api-strict", "hypothesis", "ipykernel", "nbclient", "nbformat", "pytest")
 TOOLS += ("pytest-xdist", "setuptools")
+# What the lowest dependencies need of an age with them: matplotlib used names of pyparsing that the
+# newest releases warn of, and warnings are errors here.
+OF_THEIR_AGE = {"pyparsing": "3.1.2"}
 
 
 def canonical(name: str) -> str:
@@ -45,14 +48,17 @@ def lower_bounds() -> dict[str, str]:
     """Distribution → least version, of the dependencies of the package and of its extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    asked = [*project["dependencies"], *extras["data"], *extras["llm"]]
+    asked = [*project["dependencies"], *extras["data"], *extras["sweep"]]
+    asked += extras["llm"]
     found = (re.fullmatch(r"([\w.-]+)>=([\w.]+).*", text) for text in asked)
     return {canonical(match[1]): match[2] for match in found if match and match[1] != "torch"}
 
 
 def constraints(dependencies: str) -> str:
     """The text of a constraints file."""
-    versions = pins() | (lower_bounds() if dependencies == "lowest" else {})
+    versions = pins()
+    if dependencies == "lowest":
+        versions |= lower_bounds() | OF_THEIR_AGE
     return "".join(f"{name}=={version}\n" for name, version in sorted(versions.items()))
 
 
@@ -69,7 +75,7 @@ def install(python: str, dependencies: str, torch: bool) -> Path:
         subprocess.run([*pip, f"torch=={pins()['torch']}"], check=True)
         subprocess.run([*pip, f"{ROOT}[test]"], check=True)
     else:
-        subprocess.run([*pip, f"{ROOT}[data]", *TOOLS], check=True)
+        subprocess.run([*pip, f"{ROOT}[data,sweep]", *TOOLS], check=True)
     return interpreter
 
 
