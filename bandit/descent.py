@@ -225,9 +225,10 @@ def warn_of_trouble(name: str, course: Course, steps: int) -> None:
         record = int(lost.any(axis=1).argmax())
         runs = np.flatnonzero(lost.any(axis=0))
         named = ", ".join(map(str, runs[:8])) + (", …" if len(runs) > 8 else "")
+        lost_of_all = f"{len(runs)} of {course.theta.shape[1]}"
         warnings.warn(
-            f"{name}: {len(runs)} of {course.theta.shape[1]} runs diverged ({named}): logits not "
-            f"finite from the record at step {course.steps[record]} on; try a smaller step size",
+            f"{name}: {lost_of_all} runs diverged ({named}): parameters not finite "
+            f"from the record at step {course.steps[record]} on; try a smaller step size",
             RuntimeWarning,
             stacklevel=3,
         )

@@ -78,6 +78,13 @@ NAMES = {
     "bandit.preferences": "bradley_terry deterministic from_counts",
     "bandit.analysis": "population covariance gradient_variance solve compare Solution",
     "bandit.presets": "METHODS Method method three_armed_bandit three_armed_behavior",
+    "bandit.related": "active_sampling deterministic zeroth_order",
+    "bandit.related.active_sampling": "ActiveRun advantage defensive estimate_behavior "
+    "optimal_behavior optimize variance",
+    "bandit.related.deterministic": "ActionProblem Course GaussianActionPolicy "
+    "ParameterNoisePolicy optimize quadratic skewed_peak",
+    "bandit.related.zeroth_order": "limit_policy link_inverse_mean mean_gradient optimize "
+    "zeroth_order_gradient",
     "bandit.plots": "simplex_flow regret_curves policy_bars reward_kl_front",
 }
 MODULES = sorted(
