@@ -21,13 +21,17 @@ __all__ = [
     "SGD",
     "Adam",
     "Bandit",
+    "Fit",
     "History",
     "LogLinear",
     "analysis",
     "data",
+    "fit",
     "losses",
+    "offline",
     "ope",
     "pairs",
+    "pessimism",
     "plots",
     "preferences",
     "presets",
@@ -41,12 +45,16 @@ __all__ = [
 # Loaded when asked for: importing bandit imports neither pictures, tables nor data.
 _MODULES = {
     "data",
+    "offline",
     "ope",
+    "pessimism",
     "plots",
     "related",
     "sweeps",
 }
 _MEMBERS = {
+    "Fit": "bandit.offline",
+    "fit": "bandit.offline",
     "sweep": "bandit.sweeps",
 }
 

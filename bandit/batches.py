@@ -23,6 +23,7 @@ from bandit import groups, losses
 from bandit._checks import Array
 from bandit.groups import Setting
 from bandit.losses import Group, Loss
+from bandit.pairs import LoggedPairs
 
 Streams = Sequence[np.random.Generator]
 
@@ -224,8 +225,17 @@ def climb(rungs: Array, n_rows: int, row: Any, uniform: Array) -> Any:
     return np.searchsorted(rungs, height, side="right") - width * np.asarray(row)
 
 
+class Drawing(NamedTuple):
+    """A batch of groups drawn one by one: places (G, B, R), and what else was drawn."""
+
+    places: Any
+    labels: Array | None = None  # (B, R)
+    reward: Array | None = None  # (G, B, R), where rows have their own
+    log_behavior: Array | None = None  # (G, B, R)
+
+
 class Draws:
-    """Draws groups one by one: their places (G, B, R), and labels (B, R) if asked for."""
+    """Draws groups one by one, with labels if asked for."""
 
     def __init__(
         self, where: Setting, group_size: int, batch_size: int, context_weights: Array, labels: bool
@@ -259,8 +269,8 @@ class Draws:
         """The random numbers of S batches, (S, B, numbers, R)."""
         return uniforms(streams, steps, (self.batch_size, self.numbers))
 
-    def groups(self, uniform: Array, policy: Array | None = None) -> tuple[Any, Array | None]:
-        """The groups that ``uniform`` (B, numbers, R) stands for: places (G, B, R), labels (B, R).
+    def groups(self, uniform: Array, policy: Array | None = None) -> Drawing:
+        """The groups that ``uniform`` (B, numbers, R) stands for.
 
         On-policy they are drawn from ``policy`` (R, X, K).
         """
@@ -280,4 +290,46 @@ class Draws:
             of = context if len(preference) > 1 else 0  # type: ignore[arg-type]
             likely = preference[of, members[0], members[1]]  # type: ignore[index]
             labels = (uniform[:, -1] < likely).astype(np.float64)
-        return members + arms * context, labels
+        return Drawing(members + arms * context, labels)
+
+
+class RowDraws:
+    """Draws groups of rows of a log: with a row comes another of its context, or the one it was
+    logged with. A label is what their rewards say."""
+
+    def __init__(self, pairs: LoggedPairs, group_size: int, batch_size: int, labels: bool) -> None:
+        self.pairs, self.size, self.batch_size, self.labels = pairs, group_size, batch_size, labels
+        self.arms = pairs.n_arms
+
+    @property
+    def numbers(self) -> int:
+        """Uniform numbers per group."""
+        return 1 if self.pairs.starts is None else self.size
+
+    def uniforms(self, streams: Streams, steps: int) -> Array:
+        """The random numbers of S batches, (S, B, numbers, R)."""
+        return uniforms(streams, steps, (self.batch_size, self.numbers))
+
+    def groups(self, uniform: Array, policy: Array | None = None) -> Drawing:
+        """The groups that ``uniform`` (B, numbers, R) stands for; never from a policy."""
+        pairs, n = self.pairs, np.asarray(self.pairs.places.size)
+        if pairs.starts is None or pairs.sizes is None:
+            first = 2 * _one_of(n // 2, uniform[:, 0])
+            rows = np.stack([first, first + 1])
+        else:
+            first = _one_of(n, uniform[:, 0])
+            context = pairs.places[first] // self.arms
+            others = [
+                pairs.starts[context] + _one_of(pairs.sizes[context], uniform[:, i])
+                for i in range(1, self.size)
+            ]
+            rows = np.stack([first, *others])
+        reward = pairs.rewards[rows]
+        labels = 0.5 + 0.5 * np.sign(reward[0] - reward[1]) if self.labels else None
+        log_p = pairs.log_propensities
+        return Drawing(pairs.places[rows], labels, reward, None if log_p is None else log_p[rows])
+
+
+def _one_of(n: Any, uniform: Array) -> Any:
+    """A number from 0 to n − 1."""
+    return np.minimum((uniform * n).astype(np.intp), n - 1)

@@ -85,8 +85,9 @@ def _expected_against_average(where: Setting, loss: Loss, log_policy: Any) -> tu
     other = mu
     if where.pairs.second is not where.pairs.first:
         other = arrays.constant(log_policy, where.pairs.second)
-    first = _arm_fields(where, loss, log_policy, mu)
-    second = first if mu is other else _arm_fields(where, loss, log_policy, other)
+    told, told_other = where.pairs.told
+    first = _arm_fields(where, loss, log_policy, told)
+    second = first if told is told_other else _arm_fields(where, loss, log_policy, told_other)
     mean_first, mean_second = _mean_fields(first, mu), _mean_fields(second, other)
     baseline = groups.baseline_value(where, log_policy)
 
@@ -117,13 +118,14 @@ def _expected_against_average(where: Setting, loss: Loss, log_policy: Any) -> tu
     return value, expectation(mu, left.weight[..., 0]) + expectation(other, of_other)
 
 
-def _arm_fields(where: Setting, loss: Loss, log_policy: Any, mass: Any) -> list[Any]:
-    xp, log_mass = arrays.namespace(log_policy), None
+def _arm_fields(where: Setting, loss: Loss, log_policy: Any, told: Array) -> list[Any]:
+    xp, log_told = arrays.namespace(log_policy), None
     if "behavior_log_prob" in losses.traits(loss).requires:
+        mass = arrays.constant(log_policy, told)
         # Arms that are never drawn count for nothing, and must not be infinite on the way.
-        log_mass = xp.log(xp.where(mass > 0, mass, 1.0))
+        log_told = xp.log(xp.where(mass > 0, mass, 1.0))
     constants = (arrays.constant(log_policy, x) for x in (where.log_reference, where.reward))
-    return [log_policy, *constants, log_mass]
+    return [log_policy, *constants, log_told]
 
 
 def _mean_fields(fields: list[Any], mass: Any) -> list[Any]:

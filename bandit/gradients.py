@@ -19,10 +19,11 @@ from scipy import sparse
 
 from bandit import batches, expectations, groups, losses
 from bandit._checks import Array
-from bandit.batches import Cells, Counts, Draws, Streams
+from bandit.batches import Cells, Counts, Drawing, Draws, RowDraws, Streams
 from bandit.descent import Learner
 from bandit.groups import Setting
 from bandit.losses import Group, Loss
+from bandit.pairs import LoggedPairs
 from bandit.problem import log_softmax
 
 # Incidence matrices up to this many entries are faster dense than sparse.
@@ -50,6 +51,8 @@ class Task(NamedTuple):
 def learner(task: Task) -> Learner:
     """The cheapest way that is exact for the task."""
     own = losses.traits(task.loss)
+    if isinstance(task.where.pairs, LoggedPairs):
+        return Drawn(task)
     tallied = not task.noise or own.affine_in_reward
     if not (
         tallied and batches.worth_listing(task.where, task.loss, task.group_size, task.batch_size)
@@ -217,12 +220,16 @@ class Drawn:
     """The loss on every group of the batch."""
 
     def __init__(self, task: Task) -> None:
-        self.task = task
-        self.draws = Draws(
-            task.where, task.group_size, task.batch_size, task.context_weights, task.labels
+        self.task, pairs = task, task.where.pairs
+        self.draws: Draws | RowDraws = (
+            RowDraws(pairs, task.group_size, task.batch_size, task.labels)
+            if isinstance(pairs, LoggedPairs)
+            else Draws(
+                task.where, task.group_size, task.batch_size, task.context_weights, task.labels
+            )
         )
         shape = task.where.reward.shape
-        first, second = task.where.pairs.first, task.where.pairs.second
+        first, second = pairs.told
         with np.errstate(divide="ignore"):
             self.log_behavior = [np.broadcast_to(np.log(m), shape).ravel() for m in (first, second)]
         self.block = BLOCK_OF_SUMS if task.features is None else BLOCK_OF_PRODUCTS
@@ -243,27 +250,28 @@ class Drawn:
         """Gradient of the batch's mean loss by the parameters."""
         task, (uniform, noise) = self.task, batch
         log_policy = _log_policy(task, theta)
-        places, labels = self.draws.groups(
-            uniform, _drawable(log_policy) if task.on_policy else None
-        )
-        group = self._gather(log_policy, places, labels)
+        drawn = self.draws.groups(uniform, _drawable(log_policy) if task.on_policy else None)
+        group = self._gather(log_policy, drawn)
         if noise is not None:
             group = group._replace(reward=group.reward + task.noise * noise.T)
         weight = task.loss(group).weight.T  # (G, B, R)
         runs = theta.shape[-1]
         n = task.where.reward.size * runs
-        at = (places * runs + np.arange(runs)).ravel()
+        at = (drawn.places * runs + np.arange(runs)).ravel()
         mean_weight = weight.ravel() / task.batch_size
         arm_weight: Any = np.bincount(at, weights=mean_weight, minlength=n)
         return _pull_back(task, log_policy, arm_weight.reshape(-1, runs))
 
-    def _gather(self, log_policy: Array, places: Any, labels: Array | None) -> Group:
-        """Fields (R, B, G) of the groups at ``places`` (G, B, R)."""
+    def _gather(self, log_policy: Array, drawn: Drawing) -> Group:
+        """Fields (R, B, G) of the groups drawn."""
+        places, labels = drawn.places, drawn.labels
         where, runs = self.task.where, np.arange(places.shape[-1])
         context, arm = np.divmod(places, where.reward.shape[-1])
         log_prob = _flat(log_policy)[places, runs]
         if self.task.on_policy:
             behavior = log_prob
+        elif drawn.log_behavior is not None:
+            behavior = drawn.log_behavior
         else:
             behavior = np.stack(
                 [self.log_behavior[min(i, 1)][place] for i, place in enumerate(places)]
@@ -275,7 +283,7 @@ class Drawn:
         return Group(
             log_prob=log_prob.T,
             ref_log_prob=where.log_reference.ravel()[places].T,
-            reward=where.reward.ravel()[places].T,
+            reward=(where.reward.ravel()[places] if drawn.reward is None else drawn.reward).T,
             preference=None if labels is None else labels.T,
             behavior_log_prob=behavior.T,
             baseline=None if baseline is None else baseline[runs, context[0]].T,

@@ -136,8 +136,10 @@ def _with_context_axis(pairs: Pairs) -> Pairs:
         return pairs
     first = pairs.first[None]
     second = first if pairs.first is pairs.second else pairs.second[None]
-    joint = pairs.joint
-    return Pairs(first, second, joint if joint is None or sparse.issparse(joint) else joint[None])
+    joint = (
+        pairs.joint if pairs.joint is None or sparse.issparse(pairs.joint) else pairs.joint[None]
+    )
+    return Pairs(first, second, joint, None if pairs.behavior is None else pairs.behavior[None])
 
 
 # ------------------------------------------------------------------------------ listing groups
@@ -232,7 +234,7 @@ def _affordable(how_many: int, arms: int, size: int) -> None:
 
 def gather(where: Setting, log_policy: Any, members: Any) -> Group:
     """The groups ``members`` (N, G) of a policy (..., X, K) as a Group of fields (..., X, N, G)."""
-    first, second = where.pairs.first, where.pairs.second
+    first, second = where.pairs.told
     contexts = where.reward.shape[0]
     behavior = _spread(_log_behavior(first, second, members), contexts, 3)
     baseline = baseline_value(where, log_policy)
@@ -332,7 +334,7 @@ def one_context(where: Setting, x: int) -> Setting:
     return where._replace(
         reward=pick(where.reward),
         log_reference=pick(where.log_reference),
-        pairs=Pairs(first, second, pick(where.pairs.joint)),
+        pairs=Pairs(first, second, pick(where.pairs.joint), pick(where.pairs.behavior)),
         preference=pick(where.preference),
         baseline=pick(where.baseline),
     )

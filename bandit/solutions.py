@@ -254,7 +254,8 @@ def _solve_log_linear(
         by_logits = expectations.jacobian(
             where, loss, log_softmax(logits_of(theta)[0]), size, affine
         )
-        return np.einsum("x,xkd,xkl,xle->de", rho, features, by_logits, features)[None]
+        pulled = (rho[:, None, None] * by_logits) @ features  # (X, K, d)
+        return np.tensordot(features, pulled, axes=([0, 1], [0, 1]))[None]
 
     seen = graph if own.contrastive else _one_component(where)
     gauge, rank = _invisible_parameters(features, seen, rho)
@@ -335,7 +336,9 @@ def _invisible_parameters(
             if rho[x] > 0:
                 mine = features[x][list(part)]
                 rows.append(mine - mine.mean(axis=0))
-    _, singular, right = np.linalg.svd(np.concatenate(rows), full_matrices=True)
+    # What follows needs no left factors, which would be as many numbers as rows squared.
+    triangle = np.linalg.qr(np.concatenate(rows), mode="r")
+    _, singular, right = np.linalg.svd(triangle, full_matrices=True)
     rank = int((singular > 1e-12 * max(singular.max(), 1e-300)).sum())
     return right[rank:].T @ right[rank:], rank
 

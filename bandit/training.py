@@ -53,13 +53,15 @@ def train(
         ``beta`` (and ``eta`` = 1/β) are the problem's unless bound with ``functools.partial``.
     pairs : Pairs or array_like ([X,] K, K)
         Who is compared with whom; groups larger than 2 are independent draws from the one μ of
-        ``bandit.pairs.independent(mu)``. Needed unless ``on_policy``.
+        ``bandit.pairs.independent(mu)``. Those of ``bandit.pairs.from_rows`` come with the rewards
+        of their rows, contexts as often as logged. Needed unless ``on_policy``.
     on_policy : bool
         Draw every group from the policy being learned, independent draws; then without ``pairs``.
     preference : array_like ([X,] K, K), optional
         P(y ≻ y'), for losses on preferences.
     preference_labels : {"sampled", "probability"}
-        Whether a loss sees a label 0 or 1 drawn for each pair, or P itself.
+        Whether a loss sees a label 0 or 1 drawn for each pair, or P itself; of rows of a log the
+        label says which had the higher reward, ½ on a tie.
     baseline : {"value", "behavior", "reward", "optimal"} or array_like ([X]), optional
         E_π[R], E_μ[R] (exact, at every step's policy; on-policy the same), E_μ[r], β ln Z, or given
         numbers.

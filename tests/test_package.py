@@ -64,8 +64,8 @@ def test_plots_load_when_used():
 # -------------------------------------------------------------------------------- public names
 
 NAMES = {
-    "bandit": "Bandit LogLinear Adam SGD History train analysis data losses ope pairs plots "
-    "preferences presets related sweep sweeps",
+    "bandit": "Bandit LogLinear Adam SGD History Fit fit train analysis data losses offline ope "
+    "pairs pessimism plots preferences presets related sweep sweeps",
     "bandit.sweeps": "sweep load RESULTS",
     "bandit.data": "Log read_csv read_parquet from_counts open_bandit rock_paper_scissors digits "
     "semi_synthetic",

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import seeds, simplex
 
+import bandit
 from bandit import pairs
 
 
@@ -199,3 +200,55 @@ def test_components_of_sparse_arrays_and_of_too_many_axes():
     assert pairs.components(scipy.sparse.csr_array(table)) == ((0, 1), (2,))
     with pytest.raises(ValueError, match=r"^pairs: expected shape \(K, K\) or \(X, K, K\), got"):
         pairs.components(np.full((5, 2, 2, 2), 0.25))
+
+
+# ------------------------------------------------------------------- what importance weights see
+
+
+def test_behavior_is_told_to_importance_weights_alone():
+    problem = bandit.Bandit([[1.0, 0.2, -0.5], [0.0, 0.4, 1.5]], 0.5, [0.5, 0.3, 0.2])
+    mu = np.array([[0.2, 0.3, 0.5], [0.6, 0.1, 0.3]])
+    told = np.array([[0.4, 0.1, 0.9], [0.3, 0.3, 0.2]])
+    logits = np.array([[0.1, 0.5, -0.4], [0.0, -1.0, 0.3]])
+    source = pairs.independent(mu, behavior=told)
+    gradient = bandit.analysis.population(
+        problem, bandit.losses.importance_sampling, logits, source
+    )[1]
+    policy = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    regularized = problem.reward - 0.5 * np.log(policy / problem.reference)
+    weight = -2 * mu * policy / told * regularized  # of the two arms of a pair
+    expected = (weight - policy * weight.sum(axis=-1, keepdims=True)) / 2
+    np.testing.assert_allclose(gradient, expected, rtol=1e-12)
+    # The same from the listing of all pairs, and nothing for losses without such weights.
+    listed = pairs.from_counts(mu[..., :, None] * mu[..., None, :])
+    listed.behavior = told
+    again = bandit.analysis.population(problem, bandit.losses.importance_sampling, logits, listed)[
+        1
+    ]
+    np.testing.assert_allclose(again, expected, rtol=1e-12)
+    plain = bandit.analysis.population(problem, bandit.losses.copg, logits, pairs.independent(mu))
+    value, slope = bandit.analysis.population(problem, bandit.losses.copg, logits, source)
+    assert value == plain[0]
+    assert (slope == plain[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: pairs.independent([0.5, 0.5], behavior=[0.5]), "behavior: expected shape"),
+        (lambda: pairs.independent([0.5, 0.5], behavior=[1, 0]), "behavior: expected num"),
+        (lambda: pairs.from_rows([0], [0, 1], [1.0], (1, 2)), "arms: expected shape"),
+        (lambda: pairs.from_rows([0], [2], [1.0], (1, 2)), "arms: expected codes from 0"),
+        (
+            lambda: pairs.from_rows([0, 1], [0, 0], [1, 2], (2, 2), consecutive=True),
+            "contexts: expected consecutive rows in pairs",
+        ),
+        (
+            lambda: pairs.from_rows([0], [0], [1.0], (1, 2), propensities=[0.0]),
+            "propensities: expected numbers above 0",
+        ),
+    ],
+)
+def test_rows_and_behavior_that_do_not_fit(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
