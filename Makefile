@@ -37,9 +37,11 @@ help:
 	$(install) -e .
 	@touch $@
 
-# The figures of language models need torch, and nothing else of the extra `llm`.
+# The figures of language models need torch, and nothing else of the extra `llm`; that of digits
+# needs scikit-learn.
 .venv/stamp-torch: .venv/stamp-core
 	$(install) '$(torch)'
+	$(install) -e '.[data]'
 	@touch $@
 
 # The last one brings MathJax for the site; of what it comes with nothing else is needed.

@@ -22,7 +22,14 @@ SCRIPTS = sorted(path.stem for path in FIGURES.glob("[!_]*.py"))
 # Trained transformers: minutes of work, and floating point that differs by machine.
 TRAINED = ("llm_exact", "llm_summaries", "reward_shift")
 # Trained from samples, where the last digits may differ by machine.
-SAMPLED = ("active_sampling", "deterministic_policies", "off_policy_bandit", "zeroth_order")
+SAMPLED = (
+    "active_sampling",
+    "deterministic_policies",
+    "digits_learning_curve",
+    "off_policy_bandit",
+    "over_optimization",
+    "zeroth_order",
+)
 EXACT = [name for name in SCRIPTS if name not in ("same_loss", *SAMPLED, *TRAINED)]
 ENDINGS = (".png", ".pdf", ".csv")
 
@@ -48,11 +55,13 @@ def test_all_are_there():
         "clipped_objective",
         "conditioning",
         "deterministic_policies",
+        "digits_learning_curve",
         "family_tree",
         "llm_exact",
         "llm_summaries",
         "off_policy_bandit",
         "on_policy_equivalence",
+        "over_optimization",
         "reward_shift",
         "same_loss",
         "simplex_flow",
@@ -434,3 +443,44 @@ def test_claim_deterministic_policies(monkeypatch):
         assert (np.diff(part.floor) > 0).all()
     for way in ("action", "parameter"):
         assert best[way, 4000] < 0.6 * best[way, 500]
+
+
+def test_claim_over_optimization():
+    table = numbers("over_optimization")
+    rows, steps = (
+        dict(iter(table[table.panel == panel].set_index("x").groupby("rewards")))
+        for panel in ("rows", "steps")
+    )
+    logger = table.logger.iloc[0]
+    assert logger == pytest.approx(4.34, abs=0.01)
+    # From means: worse than the logger whatever the number of rows, and worst in between.
+    mean = rows["mean"]
+    assert (mean.true + 2 * mean.true_error < logger).all()
+    assert mean.true.idxmin() in (100_000, 316_228)
+    assert mean.true.min() + 2 * 0.3 < mean.true.iloc[0]
+    assert mean.true[100_000] == pytest.approx(2.54, abs=0.6)
+    assert (mean.promised > mean.true + 2 * mean.promised_error).all()
+    # The others are above it from 1e5 rows on, and above the logger at 1e6.
+    for name in ("lower_bound", "empirical_bayes"):
+        late = rows[name].loc[100_000:]
+        assert (
+            late.true - 2 * late.true_error > (mean.true + 2 * mean.true_error).loc[100_000:]
+        ).all()
+        assert late.true.iloc[-1] - 2 * late.true_error.iloc[-1] > logger
+    # Descent from means passes the logger at first, and loses in the end.
+    path = steps["mean"]
+    assert path.true[0] == pytest.approx(logger)
+    assert (path.true - 2 * path.true_error).loc[1:10].min() > logger
+    assert path.true.iloc[-1] + 2 * path.true_error.iloc[-1] < logger
+
+
+def test_claim_digits_learning_curve():
+    table = numbers("digits_learning_curve")
+    assert (table.groupby(["method", "pairs"]).log.nunique() == 5).all()
+    mean = table.groupby(["method", "pairs"])[["accuracy", "likeliest"]].mean()
+    for name in ("copg", "ipo", "dpo", "reward_weighted"):
+        assert (mean.loc[name].diff().dropna().to_numpy() > -0.02).all()
+        assert mean.likeliest[name, 30] < 0.4
+        assert mean.likeliest[name, 10_000] > 0.85
+    # How sure a policy gets is set by β: CoPG asks for twice the log-ratio that IPO asks for.
+    assert mean.accuracy["copg", 10_000] > mean.accuracy["ipo", 10_000] + 0.2
