@@ -121,7 +121,7 @@ def _influence_on_model(given: Given, met: Array) -> tuple[Array, Array, Array]:
     rows, n = counts.n, counts.n.sum()
     overall = counts.reward.sum() / n
     means = np.where(rows > 0, counts.reward / np.maximum(rows, 1.0), overall)
-    below = np.maximum(rows + given.fitted, _TINY)
+    below = np.where(rows > 0, rows + given.fitted, 1.0)
     played = met[:, None] * given.policy
     own = np.where(rows > 0, played / below, 0.0)
     rest = (played * (1 - rows / below)).sum() / n

@@ -61,6 +61,7 @@ def test_all_are_there():
         "llm_summaries",
         "off_policy_bandit",
         "on_policy_equivalence",
+        "ope_effective_sample_size",
         "over_optimization",
         "reward_shift",
         "same_loss",
@@ -484,3 +485,31 @@ def test_claim_digits_learning_curve():
         assert mean.likeliest[name, 10_000] > 0.85
     # How sure a policy gets is set by β: CoPG asks for twice the log-ratio that IPO asks for.
     assert mean.accuracy["copg", 10_000] > mean.accuracy["ipo", 10_000] + 0.2
+
+
+def test_claim_ope_effective_sample_size():
+    keys = ["target", "logger", "campaign", "estimator"]
+    table = numbers("ope_effective_sample_size").set_index(keys).sort_index()
+    assert len(table) == 2 * 2 * 3 * 4
+    published = table.loc["bts"].groupby("campaign").expected.first()
+    assert published.to_dict() == {"all": 0.0050, "men": 0.0067, "women": 0.0064}
+    # From the random logs every interval holds the published rate, and is about as wide.
+    random = table.loc[("bts", "random")]
+    assert ((random.low < random.expected) & (random.expected < random.high)).all()
+    assert random.effective_sample_size.between(2500, 3500).all()
+    assert (random.high - random.low).between(0.004, 0.006).all()
+    uniform = table.loc[("uniform", "bts")]
+    size = uniform.groupby("campaign").effective_sample_size.first()
+    np.testing.assert_allclose(size, [340.378, 655.710, 2.0778], atol=1e-3)
+    ipw, normalized = (uniform.xs(e, level=1).value for e in ("ipw", "self_normalized_ipw"))
+    np.testing.assert_allclose(ipw * 1e3, [2.35964, 3.00863, 7.43758], atol=1e-3)
+    np.testing.assert_allclose(normalized * 1e3, [2.33371, 3.18942, 2.37305], atol=1e-3)
+    women = uniform.loc["women"]
+    assert (women.value * 1e3).round(1).agg(["min", "max"]).tolist() == [2.4, 8.5]
+    # Σ w = n IPW/SNIPW.
+    total = 10_000 * ipw["women"] / normalized["women"]
+    assert women.max_weight.iloc[0] / total == pytest.approx(0.69, abs=0.005)
+    known = table.loc[("uniform", "random")]
+    assert known.effective_sample_size.to_numpy() == pytest.approx(10_000)
+    ipw = known.xs("ipw", level="estimator")
+    np.testing.assert_allclose(ipw.value, ipw.expected, rtol=1e-9)

@@ -439,6 +439,21 @@ def test_one_row_can_carry_everything():
 
 
 @pytest.mark.parametrize("campaign", PUBLISHED)
+@pytest.mark.parametrize("logger", ["random", "bts"])
+def test_all_estimates_of_all_logs_are_numbers(campaign, logger):
+    """Also where cells have no rows, as in the bts log of the campaign with 80 items."""
+    counts = data.open_bandit(campaign, logger)
+    assert (counts.n == 0).any() == ((campaign, logger) == ("all", "bts"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ope.LowOverlapWarning)
+        for shrinkage in (0.0, 300.0, float("inf")):
+            table = ope.evaluate(
+                counts, np.full(counts.n_arms, 1 / counts.n_arms), shrinkage=shrinkage, folds="rows"
+            )
+            assert np.isfinite(table.to_numpy(dtype=float)).all()
+
+
+@pytest.mark.parametrize("campaign", PUBLISHED)
 def test_random_logs_give_uniform_its_own_mean(campaign):
     counts = data.open_bandit(campaign, "random")
     found = ope.ipw(counts, np.full(counts.n_arms, 1 / counts.n_arms))
