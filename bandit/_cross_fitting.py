@@ -83,7 +83,7 @@ def _leave_one_out(counts: Counts, policy: Array, shrinkage: float) -> tuple[flo
     means = counts.reward / np.maximum(n, 1.0)
     trust = _share(n, shrinkage)  # of the cell's mean in its q
     alpha, epsilon = total / (rows - 1), 1 / (rows - 1)
-    own = np.where(n > 1, _share(n - 1, shrinkage) / np.maximum(n - 1, 1.0), 0.0)
+    own = _share(n - 1, shrinkage) / np.maximum(n - 1, 1.0)
     rest = 1 - _share(n - 1, shrinkage)
     c, d = own * counts.reward + rest * alpha, own + rest * epsilon
     # What other cells of the context say: those with the row's own cell, less that one.
@@ -98,7 +98,7 @@ def _leave_one_out(counts: Counts, policy: Array, shrinkage: float) -> tuple[flo
 
 
 def _share(n: Array, shrinkage: float) -> Array:
-    """n/(n + κ); 0 for cells without rows."""
+    """n/(n + κ); 0 where n is not above 0."""
     if np.isinf(shrinkage):
         return np.zeros(n.shape)
     return np.where(n > 0, n / np.maximum(n + shrinkage, np.finfo(np.float64).tiny), 0.0)

@@ -81,6 +81,22 @@ def words(given: Sequence[str]) -> list[str]:
     return [word for part in given for word in part.replace(",", " ").split()]
 
 
+def real(text: str) -> float:
+    """A number that was typed, for argparse."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number, got {text.strip()!r}") from None
+
+
+def whole(text: str) -> int:
+    """A whole number that was typed, for argparse."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text.strip()!r}") from None
+
+
 def _names(options: argparse.Namespace) -> list[str]:
     if options.methods is None:
         return list(options.default_methods)

@@ -1,8 +1,10 @@
-"""The command line: ``python -m bandit compare``, ``train``, ``sweep`` and ``selftest``.
+"""The command line: ``python -m bandit compare``, ``train``, ``sweep``, ``fit``, ``evaluate`` and
+``selftest``.
 
-What is computed comes from :mod:`bandit.analysis` and :func:`bandit.train`; what is typed becomes
-a problem in :mod:`bandit.cases`, and what came out becomes text in :mod:`bandit.tables`. A wrong
-value gives one line on stderr and exit status 2.
+Commands for logged data are in :mod:`bandit.log_commands`. What is computed comes from
+:mod:`bandit.analysis` and :func:`bandit.train`; what is typed becomes a problem in
+:mod:`bandit.cases`, and what came out becomes text in :mod:`bandit.tables`. A wrong value gives one
+line on stderr and exit status 2.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import bandit
-from bandit import analysis, cases, presets, tables
+from bandit import analysis, cases, log_commands, presets, tables
 from bandit.cases import Case
 from bandit.sweeps import command as sweep_command
 from bandit.tables import printable
@@ -143,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_compare(commands)
     _add_train(commands)
     sweep_command.add(commands, _add)
+    log_commands.add_commands(commands, _add)
     _add_selftest(commands)
     return parser
 
@@ -192,20 +195,24 @@ def _add_train(commands: Any) -> None:
     )
     _add_problem(parser, TRAINED)
     group = parser.add_argument_group("training")
-    group.add_argument("--steps", type=_whole, default=2000, metavar="N", help="(2000)")
-    group.add_argument("--batch-size", type=_whole, default=128, metavar="N", help="groups (128)")
-    group.add_argument("--group-size", type=_whole, default=2, metavar="N", help="arms each (2)")
+    group.add_argument("--steps", type=cases.whole, default=2000, metavar="N", help="(2000)")
     group.add_argument(
-        "--learning-rate", type=_real, default=0.01, metavar="X", help="of Adam (0.01)"
+        "--batch-size", type=cases.whole, default=128, metavar="N", help="groups (128)"
     )
-    group.add_argument("--runs", type=_whole, default=20, metavar="N", help="(20)")
-    group.add_argument("--seed", type=_whole, default=0, metavar="N", help="(0)")
+    group.add_argument(
+        "--group-size", type=cases.whole, default=2, metavar="N", help="arms each (2)"
+    )
+    group.add_argument(
+        "--learning-rate", type=cases.real, default=0.01, metavar="X", help="of Adam (0.01)"
+    )
+    group.add_argument("--runs", type=cases.whole, default=20, metavar="N", help="(20)")
+    group.add_argument("--seed", type=cases.whole, default=0, metavar="N", help="(0)")
     group.add_argument(
         "--on-policy", action="store_true", help="draw the arms from the policy being learned"
     )
     group.add_argument(
         "--reward-noise",
-        type=_real,
+        type=cases.real,
         default=0.0,
         metavar="X",
         help="standard deviation of normal noise on every observed reward (0)",
@@ -239,7 +246,9 @@ def _add_problem(parser: argparse.ArgumentParser, methods: Sequence[str] | Any) 
     )
     group.add_argument("--reward", nargs="+", metavar="R", help="of each arm (2.5 2 1)")
     group.add_argument("--reference", nargs="+", metavar="P", help="policy π_ref (uniform)")
-    group.add_argument("--beta", type=_real, metavar="B", help="strength of the KL penalty (0.5)")
+    group.add_argument(
+        "--beta", type=cases.real, metavar="B", help="strength of the KL penalty (0.5)"
+    )
     group.add_argument(
         "--behavior",
         nargs="+",
@@ -261,20 +270,6 @@ def _add_problem(parser: argparse.ArgumentParser, methods: Sequence[str] | Any) 
         help=f"of {', '.join(presets.METHODS)} ({which})",
     )
     parser.set_defaults(default_methods=tuple(methods))
-
-
-def _real(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a number, got {text.strip()!r}") from None
-
-
-def _whole(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a whole number, got {text.strip()!r}") from None
 
 
 # -------------------------------------------------------------------------------- commands

@@ -1,0 +1,305 @@
+"""The commands for logged data: ``python -m bandit fit`` and ``python -m bandit evaluate``.
+
+What is typed becomes data in :mod:`bandit.log_cases`, what came out becomes text in
+:mod:`bandit.log_tables`, and everything between is :func:`bandit.fit` and :mod:`bandit.ope`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import bandit
+from bandit import analysis, cases, presets
+from bandit.tables import printable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bandit.log_cases import Logged
+    from bandit.offline import Fit
+
+REWARDS = ("mean", "lower_confidence_bound", "empirical_bayes")
+REFERENCES = ("uniform", "logging")
+EVALUATION = "evaluation"
+
+# --------------------------------------------------------------------------------- options
+
+
+def add_commands(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add both to a parser's commands.
+
+    Parameters
+    ----------
+    commands : action of argparse
+        The subparsers.
+    add : callable
+        (commands, name, summary, details, *examples) → parser of one command.
+    """
+    _add_fit(commands, add)
+    _add_evaluate(commands, add)
+
+
+def _add_fit(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
+    parser = add(
+        commands,
+        "fit",
+        "learn a policy from logged data",
+        "Learns a policy from a log, prints its likeliest arms in each context and what it would\n"
+        "have earned, with intervals. The log that chose the policy also judges it: expect less.",
+        "LOG.csv --context position --arm item_id --reward click --propensity p --beta 0.002",
+        "--example open-bandit --campaign men --beta 0.002 --rewards lower_confidence_bound",
+        "LOG.parquet --arm item --reward sales --beta 0.1 --method ipo --holdout 0.5 --out learned",
+    )
+    _add_log(parser)
+    group = parser.add_argument_group("learning")
+    group.add_argument(
+        "--beta", type=cases.real, required=True, metavar="B", help="strength of the KL penalty"
+    )
+    group.add_argument(
+        "--method",
+        choices=tuple(presets.METHODS),
+        default="copg",
+        metavar="NAME",
+        help=f"of {', '.join(presets.METHODS)} (copg)",
+    )
+    group.add_argument(
+        "--reference",
+        default="uniform",
+        metavar="POLICY",
+        help="π_ref: uniform, logging (what the log played) or a CSV file as for evaluate --policy "
+        "(uniform)",
+    )
+    group.add_argument(
+        "--rewards",
+        choices=REWARDS,
+        default="mean",
+        help="what a context and arm is taken to be worth, from its rows (mean)",
+    )
+    group.add_argument(
+        "--holdout",
+        type=cases.real,
+        metavar="SHARE",
+        help="learn from the other rows and judge the policy by this share of them, drawn at "
+        "random (none: the log that chose the policy also judges it)",
+    )
+    group.add_argument("--seed", type=cases.whole, metavar="N", help="of that draw (0)")
+    group = _add_output(parser)
+    group.add_argument(
+        "--top", type=cases.whole, default=5, metavar="N", help="arms shown for each context (5)"
+    )
+    group.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="write policy and report to a new or empty folder: policy.csv and report.json, which "
+        "bandit.Fit.load reads, evaluation.csv and evaluation.json",
+    )
+    parser.set_defaults(command=_fit)
+
+
+def _add_evaluate(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
+    parser = add(
+        commands,
+        "evaluate",
+        "what a policy would have earned on logged data",
+        "Estimates with intervals: inverse propensity weighting, normalized or not, mean\n"
+        "rewards of contexts and arms (direct), and both together (doubly robust, each row\n"
+        "corrected by the means of the others).",
+        "LOG.csv --context position --arm item_id --reward click --propensity p",
+        "LOG.csv --context position --arm item_id --reward click --propensity p "
+        "--policy learned/policy.csv",
+        "--example open-bandit --campaign women --format json",
+    )
+    _add_log(parser)
+    group = parser.add_argument_group("policy")
+    group.add_argument(
+        "--policy",
+        default="uniform",
+        metavar="POLICY",
+        help="uniform, or a CSV file with columns context, arm and probability (uniform)",
+    )
+    group = _add_output(parser)
+    group.add_argument(
+        "--format", choices=("table", "csv", "json"), default="table", help="(default: table)"
+    )
+    parser.set_defaults(command=_evaluate)
+
+
+def _add_log(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("log")
+    group.add_argument(
+        "log", nargs="?", type=Path, metavar="LOG", help="CSV file, or Parquet (.parquet, .pq)"
+    )
+    for name, what in (
+        ("context", "what the logger saw (none: one context)"),
+        ("arm", "what it chose"),
+        ("reward", "what came of it, a number"),
+        ("propensity", "how likely the choice was, in (0, 1] (none: only means are estimated)"),
+    ):
+        group.add_argument(f"--{name}", metavar="COLUMN", help=what)
+    group.add_argument("--delimiter", metavar="C", help="of a CSV file: one character, or tab (,)")
+    group.add_argument(
+        "--on-bad",
+        choices=("error", "drop"),
+        help="stop at the first bad row, or leave all out and say how many (error)",
+    )
+    group.add_argument(
+        "--example", choices=("open-bandit",), help="a log that comes with the package, as sums"
+    )
+    group.add_argument("--campaign", choices=("all", "men", "women"), help="of the example (all)")
+    group.add_argument("--logger", choices=("random", "bts"), help="of the example (bts)")
+
+
+def _add_output(parser: argparse.ArgumentParser) -> Any:
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--level", type=cases.real, default=0.95, metavar="X", help="of the intervals (0.95)"
+    )
+    return group
+
+
+# -------------------------------------------------------------------------------- commands
+
+
+def _fit(options: argparse.Namespace) -> int:
+    from bandit import log_cases, log_tables, ope
+    from bandit._checks import positive_integer
+    from bandit._ope_inputs import level_between_0_and_1
+
+    # Before a long file is read rather than after it.
+    positive_integer("top", options.top)
+    level_between_0_and_1(options.level)
+    with contextlib.ExitStack() as stack:
+        notes, folder = stack.enter_context(_heard()), None
+        if options.out is not None:
+            folder = stack.enter_context(log_cases.new_folder(options.out))
+        learned, judge = _learn(options)
+        with warnings.catch_warnings():
+            if options.holdout is None:  # the diagnostics have it
+                warnings.simplefilter("ignore", ope.LowOverlapWarning)
+            table = _estimates(judge, learned.policy, options.level)
+        for note in learned.diagnostics.warnings:
+            warnings.warn(note, UserWarning, stacklevel=1)
+        if folder is not None:
+            learned.save(folder)
+            _write_evaluation(folder, options, judge, table, notes)
+    text = [
+        *log_tables.log_lines(judge),
+        log_tables.fit_line(learned, options),
+        "",
+        log_tables.top_text(learned.top(options.top), sys.stdout),
+        "",
+        log_tables.estimates_text(table, judge, options.level, sys.stdout),
+        "the log that chose the policy also judges it here: expect less"
+        if options.holdout is None
+        else f"learned from {learned.diagnostics.rows} other rows",
+    ]
+    print(printable("\n".join(text), sys.stdout))
+    return 0
+
+
+def _learn(options: argparse.Namespace) -> tuple[Fit, Logged]:
+    """What was learned, and the log that judges it."""
+    from bandit import log_cases
+
+    if options.holdout is None and options.seed is not None:
+        raise ValueError(f"seed: expected none without --holdout, got {options.seed}")
+    # Whose rows beat whose cannot be told from sums.
+    compared = cases.reads_preferences(presets.method(options.method))
+    logged = log_cases.from_options(options, rows=compared or options.holdout is not None)
+    reference = options.reference
+    if reference not in REFERENCES:
+        logged, reference = log_cases.read_policy("reference", Path(reference), logged)
+    judge = logged
+    if options.holdout is not None:
+        logged, judge = log_cases.divided(logged, options.holdout, options.seed or 0)
+    with warnings.catch_warnings():
+        # The diagnostics say so too.
+        warnings.simplefilter("ignore", analysis.NotIdentifiedWarning)
+        learned = bandit.fit(
+            logged.data,
+            options.method,
+            beta=options.beta,
+            reference=reference,
+            rewards=options.rewards,
+        )
+    return learned, judge
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from bandit import log_cases, log_tables
+
+    with _heard() as notes:
+        logged = log_cases.from_options(options)
+        if options.policy == "uniform":
+            policy = np.full(logged.counts.shape, 1 / logged.counts.n_arms)
+        else:
+            logged, policy = log_cases.read_policy("policy", Path(options.policy), logged)
+        table = _estimates(logged, policy, options.level)
+    if options.format == "csv":
+        text = table.to_csv(lineterminator="\n").rstrip("\n")
+    elif options.format == "json":
+        about = {"policy": options.policy, "level": options.level}
+        text = log_tables.as_json(log_tables.document(logged, table, notes, about))
+    else:
+        estimates = log_tables.estimates_text(table, logged, options.level, sys.stdout)
+        asked = f"policy {options.policy}"
+        text = "\n".join([*log_tables.log_lines(logged), asked, "", estimates])
+    print(printable(text, sys.stdout))
+    return 0
+
+
+def _estimates(logged: Logged, policy: np.ndarray, level: float) -> pd.DataFrame:
+    """All there are, the doubly robust one with each row left out of its own correction."""
+    from bandit import ope
+
+    counts = logged.counts
+    crossed = counts.inverse is not None and len(counts) > 1
+    return ope.evaluate(counts, policy, folds="rows" if crossed else None, level=level)
+
+
+def _write_evaluation(
+    folder: Path,
+    options: argparse.Namespace,
+    logged: Logged,
+    table: pd.DataFrame,
+    notes: list[str],
+) -> None:
+    from bandit import log_tables
+
+    about = {
+        "version": bandit.__version__,
+        "command": options.typed,
+        "method": options.method,
+        "beta": options.beta,
+        "reference": options.reference,
+        "rewards": options.rewards,
+        "holdout": options.holdout,
+        "level": options.level,
+    }
+    table.to_csv(folder / f"{EVALUATION}.csv", lineterminator="\n")
+    text = log_tables.as_json(log_tables.document(logged, table, notes, about))
+    (folder / f"{EVALUATION}.json").write_text(text + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _heard() -> Iterator[list[str]]:
+    """The texts of the warnings in a block, which are shown as ever."""
+    heard: list[str] = []
+    show = warnings.showwarning
+
+    def listen(message: Warning | str, *where: Any, **more: Any) -> None:
+        heard.append(str(message))
+        show(message, *where, **more)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = listen
+        yield heard
