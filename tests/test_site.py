@@ -29,16 +29,8 @@ def site(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     settings = ROOT / "notebooks" / "site"
     build = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "-q"]
-    build += [
-        "-b",
-        "html",
-        "-c",
-        settings,
-        settings.parent,
-        folder / "html",
-        "-d",
-        folder / "trees",
-    ]
+    build += ["-b", "html", "-d", folder / "trees"]
+    build += ["-c", settings, settings.parent, folder / "html"]
     done = subprocess.run(build, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     return folder / "html"
