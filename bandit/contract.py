@@ -181,7 +181,7 @@ def _check_types(name: str, group: Any) -> None:
             )
 
 
-_NUMBERS = frozenset({"beta", "eta", "epsilon", "clip"})
+_NUMBERS = frozenset({"alpha", "beta", "eta", "epsilon", "clip"})
 
 
 def _hyper(name: str, key: str, value: Any) -> Any:

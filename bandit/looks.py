@@ -43,6 +43,7 @@ LOOKS: Mapping[str, Look] = MappingProxyType(
         "reward_weighted": Look("#999933", LONG, "*"),
         "ipo": Look("#D55E00", "-", "s"),
         "dpo": Look("#E69F00", DASHED, "d"),
+        "dpo_with_data_term": Look("#B8860B", DASH_DOTS, "d"),
         "slic": Look("#7F5539", DASH_DOT, "H"),
     }
 )

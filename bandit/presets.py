@@ -50,6 +50,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "reward_weighted": Method("reward-weighted", losses.reward_weighted),
         "ipo": Method("IPO", losses.ipo),
         "dpo": Method("DPO", losses.dpo),
+        "dpo_with_data_term": Method("DPO + data term", losses.dpo_with_data_term),
         "slic": Method("SLiC hinge", losses.slic),
     }
 )

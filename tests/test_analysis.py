@@ -614,7 +614,7 @@ def test_comparison_takes_every_method_whose_data_is_there():
     problem = presets.three_armed_bandit()
     pairs = bandit.pairs.independent(presets.three_armed_behavior())
     without = analysis.compare(problem, pairs)
-    assert set(presets.METHODS) - set(without.index) == {"ipo", "dpo", "slic"}
+    assert set(presets.METHODS) - set(without.index) == {"ipo", "dpo", "dpo_with_data_term", "slic"}
     preference = bandit.preferences.deterministic(problem.reward)
     table = analysis.compare(problem, pairs, preference=preference)
     assert list(table.index) == list(presets.METHODS)

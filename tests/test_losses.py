@@ -72,6 +72,10 @@ def dpo(lp, held, g, beta):
     return p * math.log(1 + math.exp(-z)) + (1 - p) * math.log(1 + math.exp(z))
 
 
+def dpo_with_data_term(lp, held, g, beta, alpha=0.1):
+    return dpo(lp, held, g, beta) - alpha * sum(lp) / 2
+
+
 def slic(lp, held, g, beta):
     one, two = log_ratios(lp, g)
     p, z = g.preference, beta * (one - two)
@@ -191,6 +195,8 @@ VARIANTS = {
     "rebel": variant("rebel", eta=1.6),
     "ipo": variant("ipo", beta=0.7),
     "dpo": variant("dpo", beta=0.7),
+    "dpo_with_data_term": variant("dpo_with_data_term", beta=0.7),
+    "dpo_with_data_term-strong": variant("dpo_with_data_term", beta=0.7, alpha=2.3),
     "slic": variant("slic", beta=0.7),
     "rloo": variant("rloo", beta=0.7),
     "grpo": variant("grpo", beta=0.7),
@@ -489,6 +495,7 @@ def test_group_sizes_outside_the_range_raise(name, size):
         "rebel": (2, 2),
         "ipo": (2, 2),
         "dpo": (2, 2),
+        "dpo_with_data_term": (2, 2),
         "slic": (2, 2),
         "rloo": (2, None),
         "grpo": (2, None),
@@ -514,7 +521,13 @@ def test_a_number_in_place_of_log_prob_raises():
 
 # ----------------------------------------------------------------------------- hyper-parameters
 
-OPEN = {"clip": "importance_sampling", "epsilon": "ppo_clip", "eta": "rebel", "beta": "copg"}
+OPEN = {
+    "alpha": "dpo_with_data_term",
+    "clip": "importance_sampling",
+    "epsilon": "ppo_clip",
+    "eta": "rebel",
+    "beta": "copg",
+}
 
 
 @pytest.mark.parametrize("key", OPEN)
@@ -724,7 +737,8 @@ def test_weights_not_affine_in_reward(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["dpo", "slic", "importance_sampling-none", "ppo_clip-none", "grpo"]
+    "name",
+    ["dpo", "dpo_with_data_term", "slic", "importance_sampling-none", "ppo_clip-none", "grpo"],
 )
 def test_weights_not_affine_in_log_prob(name):
     assert not VARIANTS[name].traits.quadratic

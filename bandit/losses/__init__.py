@@ -43,7 +43,7 @@ from bandit.losses._policy_gradients import (
     reward_weighted,
     rloo,
 )
-from bandit.losses._preferences import dpo, ipo, slic
+from bandit.losses._preferences import dpo, dpo_with_data_term, ipo, slic
 from bandit.losses._regression import (
     asymmetric_reinforce,
     pmd_mean,
@@ -61,6 +61,7 @@ __all__ = [
     "clipped_objective",
     "copg",
     "dpo",
+    "dpo_with_data_term",
     "get",
     "grpo",
     "importance_sampling",

@@ -88,6 +88,44 @@ def dpo(group: Group, *, beta: float) -> Score:
     )
 
 
+@objective("preference", sizes=(2, 2), kinds="exchangeable")
+def dpo_with_data_term(group: Group, *, beta: float, alpha: float = 0.1) -> Score:
+    r"""DPO with a likelihood term on the data, the sampled form of a forward KL penalty.
+
+    .. math:: \text{value} = \text{DPO} - \frac{\alpha}{2} \bigl(\ln\pi(y_1) + \ln\pi(y_2)\bigr),
+              \qquad \text{weight} = \mp\beta\,(p - \sigma(\beta\Delta)) - \frac{\alpha}{2}
+
+    Parameters
+    ----------
+    group : Group
+        Pairs with ``preference`` p (...): a probability or a label of 0 or 1.
+    beta : float
+        Regularization strength of the contrast, in units of reward.
+    alpha : float
+        Weight of the likelihood, in nats of contrast per nat of likelihood.
+
+    Returns
+    -------
+    Score
+        ``value`` in nats; ``weight`` sums to −α, so it is not contrastive.
+
+    Notes
+    -----
+    In expectation the term is α KL(μ‖π) up to a constant, μ being the mean distribution of the two
+    completions. It isn't minimized by π*. A tabular minimizer π̂ exists if all arms are in the data,
+    for deterministic preferences too, has KL(μ‖π̂) ≤ KL(μ‖π_ref) + ln 2 / α, and every π̂(y)/μ(y)
+    within 1 ± 2β/α. An arm outside the data is given up.
+
+    References
+    ----------
+    Shan et al. 2024, arXiv:2409.05622, for the likelihood of preferred and other data alike; here
+    of a tabular or autoregressive policy, which has one, instead of a diffusion model's bound.
+    """
+    contrast = dpo(group, beta=beta)
+    likelihood = array_namespace(group.log_prob).mean(group.log_prob, axis=-1)
+    return Score(contrast.value - alpha * likelihood, contrast.weight - alpha / 2)
+
+
 @objective("preference", sizes=(2, 2), kinds="exchangeable contrastive piecewise_linear")
 def slic(group: Group, *, beta: float) -> Score:
     r"""Hinge loss on the scaled log-ratio difference (SLiC type).
