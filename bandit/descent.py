@@ -82,7 +82,7 @@ def follow(
     theta = np.pad(start.T, ((0, 0), (0, lanes - runs)), mode="edge").copy()
     streams = streams_of(rng, lanes)
     records = _Records(steps, record_every, theta, runs)
-    with _reporter(progress, steps) as report:
+    with reporter(progress, steps) as report:
         interrupted = _descend(theta, learn, optimizer, streams, records, report)
     return Course(records.steps[: records.made], records.theta[: records.made], interrupted)
 
@@ -144,8 +144,8 @@ def generator_of(rng: Any) -> np.random.Generator:
 
 
 @contextlib.contextmanager
-def _reporter(progress: Any, steps: int) -> Iterator[Progress]:
-    """Whom to tell how far the training is."""
+def reporter(progress: Any, steps: int) -> Iterator[Progress]:
+    """Whom to tell how far a long loop is: nobody, a callable, or a bar on standard error."""
     if callable(progress):
         yield progress
     elif not progress:

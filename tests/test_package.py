@@ -71,8 +71,13 @@ NAMES = {
     "semi_synthetic",
     "bandit.losses": "Group Score REGISTRY get traits copg ipo dpo slic policy_gradient "
     "importance_sampling ppo_clip clipped_objective rloo grpo rebel log_variance reward_weighted "
-    "value_regression trajectory_balance pmd_mean asymmetric_reinforce",
+    "value_regression trajectory_balance pmd_mean asymmetric_reinforce dpo_with_data_term",
     "bandit.pairs": "independent from_counts components Pairs",
+    "bandit.related": "family forward_kl nash reward_learning",
+    "bandit.related.forward_kl": "optimal_policy objective loss",
+    "bandit.related.nash": "equilibrium nash_md exploitability Equilibrium NashHistory",
+    "bandit.related.reward_learning": "RewardModel relearn_on_policy over_optimization "
+    "synthetic_wins example",
     "bandit.related.family": "SCALES mirror_descent greedy_policy joint_solution value_estimates "
     "descend_on_stale_data",
     "bandit.preferences": "bradley_terry deterministic from_counts",
