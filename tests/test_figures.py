@@ -57,12 +57,16 @@ def test_all_are_there():
         "deterministic_policies",
         "digits_learning_curve",
         "family_tree",
+        "forward_kl",
         "llm_exact",
         "llm_summaries",
+        "nash",
         "off_policy_bandit",
         "on_policy_equivalence",
         "ope_effective_sample_size",
         "over_optimization",
+        "preference_cycle",
+        "reward_learning",
         "reward_shift",
         "same_loss",
         "simplex_flow",
@@ -513,3 +517,105 @@ def test_claim_ope_effective_sample_size():
     assert known.effective_sample_size.to_numpy() == pytest.approx(10_000)
     ipw = known.xs("ipw", level="estimator")
     np.testing.assert_allclose(ipw.value, ipw.expected, rtol=1e-9)
+
+
+def test_claim_forward_kl():
+    table = numbers("forward_kl")
+    shares = table.set_index(["panel", "kind"])[["x", "arm_1", "arm_2", "arm_3"]]
+    np.testing.assert_allclose(shares.iloc[:, 1:].sum(axis=1), 1, rtol=1e-11)
+    forward, reverse = (
+        shares.loc["optima", kind].set_index("x") for kind in ("forward", "reverse")
+    )
+    gap, beta = np.array([0.0, 0.5, 1.5]), reverse.index.to_numpy()[:, None]
+    usual = np.exp(-gap / beta)
+    np.testing.assert_allclose(
+        reverse, usual / usual.sum(axis=1, keepdims=True), rtol=1e-9, atol=1e-30
+    )
+    # β π_ref / (λ − r): the reciprocals differ as the rewards do.
+    np.testing.assert_allclose(
+        beta / 3 * (1 / forward - 1 / forward[["arm_1"]].to_numpy()),
+        np.tile(gap, (len(beta), 1)),
+        rtol=1e-9,
+        atol=1e-9,
+    )
+    assert forward.arm_3.iloc[0] > 1e-3 > 1e-9 > reverse.arm_3.iloc[0]
+    tabular = shares.loc["tabular", "1.0"]
+    assert tabular.arm_1.iloc[0] > 0.99
+    np.testing.assert_allclose(
+        tabular.iloc[-1, 1:], presets.three_armed_behavior(), rtol=0.1, atol=0
+    )
+    for kind in ("1.0", "0.9"):
+        outside = shares.loc["feature", kind].arm_3
+        assert (np.diff(outside) < 0).all()
+        assert outside.iloc[0] > 0.98
+        assert outside.iloc[-1] < 0.15
+    assert shares.loc["feature", "plain DPO"].arm_3.item() > 0.98
+
+
+def test_claim_nash():
+    table = numbers("nash")
+    kl = table[table.kind == "kl"]
+    assert sorted(kl.tau.unique()) == [0.02, 0.1, 0.5]
+    assert (kl.kl < kl.bound / 10).all()
+    np.testing.assert_allclose(kl.bound, 8 / (kl.tau**2 * (kl.step + 1)), rtol=1e-11)
+    assert kl[kl.step == 10_000].kl.max() < 1e-7
+    arms = ["arm_1", "arm_2", "arm_3"]
+    ends = table[table.kind.isin(["equilibrium", "ipo", "dpo"])].set_index("kind")
+    cycle = np.array([[0.5, 0.9, 0.2], [0.1, 0.5, 0.7], [0.8, 0.3, 0.5]])
+    found = ends.loc["equilibrium", arms].to_numpy(dtype=float)
+    answer = np.array([0.2, 0.3, 0.5]) * np.exp(cycle @ found / 0.05)
+    np.testing.assert_allclose(found, answer / answer.sum(), atol=1e-9)
+    np.testing.assert_allclose(table[table.kind == "path"][arms].iloc[-1], found, atol=1e-2)
+    gain = ends.exploitability
+    assert gain["equilibrium"] < 0.03
+    assert gain["ipo"] > 2 * gain["equilibrium"]
+    assert gain["dpo"] > 10 * gain["equilibrium"]
+
+
+def test_claim_preference_cycle():
+    table = numbers("preference_cycle")
+    matches = bandit.data.rock_paper_scissors()
+    names = list(matches.names)
+    picked = table[table.kind == "picked"].set_index("method")
+    assert (
+        picked.loc[["Bradley–Terry's best", "dpo", "ipo"], names].idxmax(axis=1) == "halbot"
+    ).all()
+    assert picked.loc["Nash equilibrium", names].astype(float).idxmax() == "mod1bot"
+    assert picked.loc["Nash equilibrium", "halbot"] < 0.2
+    np.testing.assert_allclose(picked.kl.iloc[1:], picked.kl.iloc[-1], rtol=1e-8)
+    wins = 0.5 + picked.exploitability
+    assert wins["Bradley–Terry's best"] == pytest.approx((232 + 3 / 2) / 300, abs=1e-9)
+    assert wins["Nash equilibrium"] < 0.52
+    assert wins[["dpo", "ipo"]].min() > 0.65
+    expected = (table[names].to_numpy() @ matches.preference.T).max(axis=1) - 0.5
+    np.testing.assert_allclose(table.exploitability, expected, atol=1e-9)
+    far = table[(table.kind == "curve") & (table.kl > 0.33)].sort_values("kl").groupby("method")
+    for name, part in far:
+        falls = np.diff(part.exploitability) < 0
+        assert (falls if name == "Nash equilibrium" else ~falls).all()
+        assert (np.diff(part.halbot) > 0).all() or name == "Nash equilibrium"
+    curves = table[table.kind == "curve"].groupby("method")
+    least = curves.exploitability.min()
+    assert least["Nash equilibrium"] < 1e-3
+    assert least[["dpo", "ipo"]].min() > 0.1
+
+
+def test_claim_reward_learning():
+    table = numbers("reward_learning")
+    curve = dict(iter(table[table.kind == "curve"].groupby("when")))
+    for part in curve.values():
+        assert (np.diff(part.kl) > 0).all()
+        assert (np.diff(part.learned_value) > 0).all()
+    assert curve["before"].learned_value.iloc[-1] > 3
+    assert curve["before"].true_value.iloc[-1] < -0.9
+    assert curve["after"].true_value.min() > 0.5
+    cases = table[table.kind.isin(["popular", "unpopular"])]
+    assert (cases.groupby(["kind", "beta"]).seed.nunique() == 3).all()
+    assert (cases[["before", "after"]].max(axis=1) < cases.best).all()
+    gain = (cases.after - cases.before).groupby([cases.kind, cases.beta.round(3)])
+    low, high = gain.min(), gain.max()
+    for beta in (0.707, 1.0, 2.0, 4.0):
+        assert low["popular", beta] > 0.04
+        assert high["unpopular", beta] < -0.03
+    assert high["popular", 0.354] < 0
+    assert low["unpopular", 0.25] > 0

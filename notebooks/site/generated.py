@@ -64,7 +64,9 @@ def public_modules() -> list[str]:
         top = name.split(".")[1]
         return (ORDER.index(top) if top in ORDER else len(ORDER), name)
 
-    return sorted((name for name in found if members(name)), key=place)
+    # A package that only holds modules leads to them.
+    shown = (n for n in found if members(n) or hasattr(importlib.import_module(n), "__path__"))
+    return sorted(shown, key=place)
 
 
 def members(name: str) -> list[str]:
