@@ -73,7 +73,6 @@ NAMES = {
     "importance_sampling ppo_clip clipped_objective rloo grpo rebel log_variance reward_weighted "
     "value_regression trajectory_balance pmd_mean asymmetric_reinforce dpo_with_data_term",
     "bandit.pairs": "independent from_counts components Pairs",
-    "bandit.related": "family forward_kl nash reward_learning",
     "bandit.related.forward_kl": "optimal_policy objective loss",
     "bandit.related.nash": "equilibrium nash_md exploitability Equilibrium NashHistory",
     "bandit.related.reward_learning": "RewardModel relearn_on_policy over_optimization "
@@ -83,7 +82,8 @@ NAMES = {
     "bandit.preferences": "bradley_terry deterministic from_counts",
     "bandit.analysis": "population covariance gradient_variance solve compare Solution",
     "bandit.presets": "METHODS Method method three_armed_bandit three_armed_behavior",
-    "bandit.related": "active_sampling deterministic zeroth_order",
+    "bandit.related": "active_sampling deterministic family forward_kl nash reward_learning "
+    "zeroth_order",
     "bandit.related.active_sampling": "ActiveRun advantage defensive estimate_behavior "
     "optimal_behavior optimize variance",
     "bandit.related.deterministic": "ActionProblem Course GaussianActionPolicy "
