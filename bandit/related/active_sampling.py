@@ -352,8 +352,8 @@ class _Sampler:
         arms, runs = self.problem.n_arms, theta.shape[1]
         log_policy = log_softmax(theta.T.reshape(runs, -1, arms))
         policy, reference = np.exp(log_policy), self.problem.log_reference.reshape(-1, arms)
-        score = self.problem.reward.reshape(-1, arms)
-        score = score - self.problem.beta * (log_policy - reference)
+        reward = self.problem.reward.reshape(-1, arms)
+        score = reward - self.problem.beta * (log_policy - reference)
         value = (policy * score).sum(axis=-1) * self.centered
         behavior = self._behavior(policy, score - value[..., None])
         if self.step in self.wanted:
@@ -363,9 +363,7 @@ class _Sampler:
         group = Group(
             log_prob=log_policy[..., None],
             ref_log_prob=np.broadcast_to(reference, log_policy.shape)[..., None],
-            reward=np.broadcast_to(self.problem.reward.reshape(-1, arms), log_policy.shape)[
-                ..., None
-            ],
+            reward=np.broadcast_to(reward, log_policy.shape)[..., None],
             behavior_log_prob=np.log(behavior)[..., None],
             baseline=np.broadcast_to(value[..., None], log_policy.shape),
         )

@@ -20,16 +20,13 @@ log-ratios, and the second term is exactly unbiased for −β times the differen
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import optimize as solvers
-from scipy.special import logit, roots_jacobi
-from scipy.stats import binom
+from scipy.special import logit
 
 from bandit import _checks, batches, descent, preferences
 from bandit._checks import Array
@@ -38,6 +35,14 @@ from bandit.descent import Progress
 from bandit.history import History, seed_of
 from bandit.optimizers import Optimizer
 from bandit.problem import Bandit, log_softmax
+from bandit.related._zeroth_order_mean import (
+    Question,
+    limit_policy,
+    link_inverse_mean,
+    logits_of,
+    mean_gradient,
+    question_of,
+)
 
 __all__ = [
     "limit_policy",
@@ -46,48 +51,6 @@ __all__ = [
     "optimize",
     "zeroth_order_gradient",
 ]
-
-# Directions that a quadrature or an enumeration may take.
-MOST_DIRECTIONS = 1 << 20
-
-
-class _Question(NamedTuple):
-    """What is asked of the judges, all of it checked."""
-
-    judges: int | None
-    smoothing: float
-    trim: float
-    block: int
-
-
-def _question(problem: Any, judges: Any, smoothing: Any, trim: Any, block: Any) -> _Question:
-    if not isinstance(problem, Bandit):
-        raise TypeError(f"problem: expected a bandit.Bandit, got {type(problem).__name__}")
-    judges, trim = _judging(judges, trim)
-    smoothing = _checks.positive_number("smoothing", smoothing)
-    size = problem.reward.size
-    if not isinstance(block, (bool, int, np.integer)):
-        raise TypeError(f"block: expected a number of logits or False, got {block!r}")
-    if not 0 <= block <= size:
-        raise ValueError(f"block: expected a number of logits from 0 to {size}, got {block}")
-    return _Question(judges, smoothing, trim, int(block))
-
-
-def _judging(judges: Any, trim: Any) -> tuple[int | None, float]:
-    if judges is not None:
-        judges = _checks.positive_integer("judges", judges)
-    trim = _checks.positive_number("trim", trim)
-    if trim >= 0.5:
-        raise ValueError(f"trim: expected a number below 1/2, got {trim:g}")
-    return judges, trim
-
-
-def _logits(problem: Bandit, logits: ArrayLike) -> Array:
-    logits = _checks.finite_array("logits", logits)
-    if logits.shape != problem.shape:
-        raise ValueError(f"logits: expected shape {problem.shape}, got {logits.shape}")
-    return logits
-
 
 # -------------------------------------------------------------------------------- the estimator
 
@@ -142,12 +105,12 @@ def zeroth_order_gradient(
     ----------
     Zhang and Ying 2024, arXiv:2409.17401 (there without a KL penalty, and for whole trajectories).
     """
-    question = _question(problem, judges, smoothing, trim, block)
+    question = question_of(problem, judges, smoothing, trim, block)
     directions = _checks.positive_integer("directions", directions)
     pairs = _checks.positive_integer("pairs", pairs)
     preference = preferences.bradley_terry(problem.reward)
     generator = descent.generator_of(rng)
-    here = _logits(problem, logits)
+    here = logits_of(problem, logits)
     return _estimate(problem, preference, here, generator, directions, pairs, question)
 
 
@@ -158,7 +121,7 @@ def _estimate(
     rng: np.random.Generator,
     directions: int,
     pairs: int,
-    ask: _Question,
+    ask: Question,
 ) -> Array:
     size, arms = logits.size, problem.n_arms
     contexts = problem.n_contexts or 1
@@ -196,216 +159,6 @@ def _draw_directions(rng: np.random.Generator, count: int, size: int, block: int
     chosen = rng.permuted(np.tile(np.arange(size), (count, 1)), axis=1)[:, :block]
     np.put_along_axis(v, chosen, signs, axis=1)
     return v
-
-
-# ------------------------------------------------------------------------ its exact expectation
-
-
-def link_inverse_mean(preference: ArrayLike, *, judges: int | None, trim: float) -> Array:
-    r"""What M judges' trimmed frequency says of a difference of rewards, on average.
-
-    .. math:: h_M(p) = \sum_{k=0}^M \binom{M}{k} p^k (1-p)^{M-k}
-                \,\sigma^{-1}\bigl(\mathrm{clip}(k/M, \Delta, 1-\Delta)\bigr)
-
-    Parameters
-    ----------
-    preference : array_like
-        p in [0, 1], of any shape.
-    judges : int or None
-        M; None: the limit, σ⁻¹(clip(p, Δ, 1 − Δ)).
-    trim : float
-        Δ in (0, ½).
-
-    Returns
-    -------
-    ndarray
-        In units of reward, shaped like ``preference``, and odd in p − ½. It exceeds σ⁻¹(p) by
-        (2p − 1)/(2Mp(1 − p)) to first order in 1/M where nothing is trimmed, and falls short of it
-        where the trim binds: one judge gives (2p − 1) ln((1 − Δ)/Δ).
-    """
-    judges, trim = _judging(judges, trim)
-    p = _checks.finite_array("preference", preference)
-    if p.size and (p.min() < 0 or p.max() > 1):
-        raise ValueError(
-            f"preference: expected probabilities in [0, 1], got {p.min():g} to {p.max():g}"
-        )
-    if judges is None:
-        return np.asarray(logit(np.clip(p, trim, 1 - trim)))
-    k = np.arange(judges + 1)
-    read_as = logit(np.clip(k / judges, trim, 1 - trim))
-    # From both sides, so that the mean is odd to the last digit.
-    odd = binom.pmf(k, judges, p[..., None]) - binom.pmf(k, judges, 1 - p[..., None])
-    return 0.5 * odd @ read_as
-
-
-def mean_gradient(
-    problem: Bandit,
-    logits: ArrayLike,
-    *,
-    judges: int | None,
-    smoothing: float,
-    trim: float,
-    block: bool | int = False,
-    nodes: int = 12,
-) -> Array:
-    r"""The expectation of :func:`zeroth_order_gradient`, exactly: nothing is sampled.
-
-    Judges' outcomes and arms are summed over. Directions of a block are enumerated; over the sphere
-    a product of Gauss–Jacobi rules integrates, exact for polynomials up to degree
-    ``2·nodes − 1``, so that the error falls geometrically with ``nodes``.
-
-    Parameters
-    ----------
-    problem : Bandit
-    logits : array_like ([X,] K)
-    judges : int or None
-    smoothing : float
-        0 gives the limit: the gradient at π of :math:`\pi \mapsto \mathbb{E}[h_M(P(y, y'))] -
-        \beta\,\mathrm{KL}(\pi\|\pi_\text{ref})` with y' from the policy as it is.
-    trim : float
-    block : bool or int
-        As in :func:`zeroth_order_gradient`.
-    nodes : int
-        Of the rule of each angle of the sphere.
-
-    Returns
-    -------
-    ndarray ([X,] K)
-        ∇J as smoothing → 0 and M → ∞, if Δ is below every P(y ≻ y').
-
-    Raises
-    ------
-    ValueError
-        If there are more than about a million directions to sum over.
-    """
-    limit = not isinstance(smoothing, bool) and np.isscalar(smoothing) and smoothing == 0
-    ask = _question(problem, judges, 1.0 if limit else smoothing, trim, block)
-    here = _logits(problem, logits)
-    margin = _margins(problem, ask)
-    if limit:
-        return _slope_at_zero(problem, margin, here)
-    total = np.zeros(here.size)
-    for v, weight in _all_directions(
-        here.size, ask.block, _checks.positive_integer("nodes", nodes)
-    ):
-        moved = log_softmax(here + ask.smoothing * v.reshape(-1, *problem.shape))
-        total += (weight * _mean_difference(problem, margin, moved, log_softmax(here))) @ v
-    return (here.size / ask.smoothing * total).reshape(problem.shape)
-
-
-def _margins(problem: Bandit, ask: _Question) -> Array:
-    """H ([X,] K, K): the mean of what the judges' answers on (y, y') are read as."""
-    preference = preferences.bradley_terry(problem.reward)
-    return link_inverse_mean(preference, judges=ask.judges, trim=ask.trim)
-
-
-def _mean_difference(problem: Bandit, margin: Array, moved: Array, here: Array) -> Array:
-    """Mean of the estimated difference of values along each direction, (V,)."""
-    gain = np.einsum("...y,...yz,...z->...", np.exp(moved), margin, np.exp(here))
-    penalty = problem.kl(_normalized(moved)) - problem.kl(_normalized(here))
-    return problem.average(gain) - problem.beta * penalty
-
-
-def _normalized(log_policy: Array) -> Array:
-    policy = np.exp(log_policy)
-    return policy / policy.sum(axis=-1, keepdims=True)
-
-
-def _slope_at_zero(problem: Bandit, margin: Array, logits: Array) -> Array:
-    """Limit of the mean as smoothing → 0: the policy gradient of the pseudo-reward H π."""
-    log_policy = log_softmax(logits)
-    policy = np.exp(log_policy)
-    score = np.einsum("...yz,...z->...y", margin, policy)
-    score -= problem.beta * (log_policy - problem.log_reference)
-    gradient = policy * (score - (policy * score).sum(axis=-1, keepdims=True))
-    rho = problem.context_weights
-    return gradient if rho is None else rho[:, None] * gradient
-
-
-def _all_directions(size: int, block: int, nodes: int) -> Iterator[tuple[Array, Array]]:
-    """All directions (V, size) with their probabilities (V,), in parts."""
-    count = math.comb(size, block) * 2**block if block else 2 * nodes ** (size - 1)
-    if count > MOST_DIRECTIONS:
-        raise ValueError(
-            f"logits: expected few enough for {MOST_DIRECTIONS} directions, got {size} logits, "
-            f"which take {count}; choose a small block" + ("" if block else " or fewer nodes")
-        )
-    if not block:
-        yield _sphere_rule(size, nodes)
-        return
-    signs = np.array(list(itertools.product((-1.0, 1.0), repeat=block))) / math.sqrt(block)
-    for chosen in itertools.combinations(range(size), block):
-        v = np.zeros((len(signs), size))
-        v[:, list(chosen)] = signs
-        yield v, np.full(len(signs), 1 / count)
-
-
-def _sphere_rule(size: int, nodes: int) -> tuple[Array, Array]:
-    """Points and weights for the mean over the unit sphere of ``size`` dimensions.
-
-    v = (t, √(1 − t²) u) with u on the sphere of one dimension less and t of density
-    ∝ (1 − t²)^((size − 3)/2): Gauss–Jacobi in t, dimension by dimension.
-    """
-    points, weights = np.array([[-1.0], [1.0]]), np.array([0.5, 0.5])
-    for dimension in range(2, size + 1):
-        t, w = roots_jacobi(nodes, (dimension - 3) / 2, (dimension - 3) / 2)
-        rest = np.sqrt(1 - t**2)[:, None, None] * points
-        first = np.broadcast_to(t[:, None, None], (nodes, len(points), 1))
-        points = np.concatenate([first, rest], axis=-1).reshape(-1, dimension)
-        weights = np.outer(w / w.sum(), weights).ravel()
-    return points, weights
-
-
-def limit_policy(problem: Bandit, *, judges: int | None, trim: float) -> Array:
-    r"""Where ascent along the mean gradient comes to rest as smoothing → 0.
-
-    There :math:`\pi \propto \pi_\text{ref} \exp(H\pi/\beta)` with
-    :math:`H(y, y') = h_M(P(y \succ y'))` of :func:`link_inverse_mean`: the regularized equilibrium
-    of a game between the policy and itself. As H is antisymmetric there is exactly one. With one
-    judge H = (2P − 1) ln((1 − Δ)/Δ), and the judges' preferences are played for rather than the
-    rewards behind them; without trimming and with M → ∞ it is π*.
-
-    Parameters
-    ----------
-    problem : Bandit
-    judges : int or None
-    trim : float
-
-    Returns
-    -------
-    ndarray ([X,] K)
-        A policy at which :func:`mean_gradient` with ``smoothing=0`` is below 1e-12 β.
-
-    Raises
-    ------
-    RuntimeError
-        If it is not found to that accuracy.
-    """
-    margin = _margins(problem, _question(problem, judges, 1.0, trim, False))
-    arms = problem.n_arms
-    stacked = zip(
-        np.broadcast_to(margin, (*problem.shape, arms)).reshape(-1, arms, arms),
-        problem.log_reference.reshape(-1, arms),
-        strict=True,
-    )
-    log_policy = [_equilibrium(one, ref, problem.beta) for one, ref in stacked]
-    return np.exp(np.reshape(log_policy, problem.shape))
-
-
-def _equilibrium(margin: Array, log_reference: Array, beta: float) -> Array:
-    """ln π with π ∝ π_ref exp(H π/β), by Newton from the reference, H turned up bit by bit."""
-
-    def residual(logits: Array, share: float) -> Array:
-        policy = np.exp(log_softmax(logits))
-        return logits - log_softmax(log_reference + share * (margin @ policy) / beta)
-
-    logits = log_reference
-    for share in np.linspace(0, 1, 1 + math.ceil(1 + np.abs(margin).max() / beta))[1:]:
-        logits = solvers.root(residual, logits, args=(share,), method="hybr", tol=1e-14).x
-    error = np.abs(residual(logits, 1.0)).max()
-    if not error < 1e-10:
-        raise RuntimeError(f"limit_policy: no equilibrium found, the residual is {error:.3g} nats")
-    return log_softmax(logits)
 
 
 # ------------------------------------------------------------------------------------- training
@@ -465,7 +218,7 @@ def optimize(
     RuntimeWarning
         If runs diverged, or on an interrupt.
     """
-    ask = _question(problem, judges, smoothing, trim, block)
+    ask = question_of(problem, judges, smoothing, trim, block)
     for name, number in (("directions", directions), ("pairs", pairs), ("runs", runs)):
         _checks.positive_integer(name, number)
     every = descent.record_interval(record_every, steps)
@@ -506,7 +259,7 @@ class _Perturber:
 
     block = 1
 
-    def __init__(self, problem: Bandit, directions: int, pairs: int, ask: _Question) -> None:
+    def __init__(self, problem: Bandit, directions: int, pairs: int, ask: Question) -> None:
         self.problem, self.directions, self.pairs, self.ask = problem, directions, pairs, ask
         self.preference = preferences.bradley_terry(problem.reward)
         self.numbers = directions * (problem.reward.size + 4 * pairs)
