@@ -281,6 +281,15 @@ def test_limit_is_optimal_with_enough_judges_and_no_trimming():
     assert regrets[0] > 0.01
 
 
+def test_one_judge_is_played_for_as_in_nash_learning():
+    """H = (2P − 1) c, and constants don't matter: the equilibrium of P at τ = β/2c."""
+    tau = PROBLEM.beta / (2 * math.log(0.95 / 0.05))
+    preference = bandit.preferences.bradley_terry(PROBLEM.reward)
+    expected = bandit.related.nash.equilibrium(preference, PROBLEM.reference, tau)
+    found = limit_policy(PROBLEM, judges=1, trim=0.05)
+    np.testing.assert_allclose(found, expected.policy, atol=1e-12)
+
+
 def test_limit_survives_rewards_large_against_beta():
     problem = bandit.Bandit([3.0, 2.0, -4.0], beta=0.02, reference=[0.2, 0.3, 0.5])
     policy = limit_policy(problem, judges=2, trim=0.05)

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import optimize as solvers
 from scipy.special import logit, roots_jacobi
 from scipy.stats import binom
 
 from bandit import _checks, preferences
 from bandit._checks import Array
 from bandit.problem import Bandit, log_softmax
+from bandit.related import nash
 
 # Directions that a quadrature or an enumeration may take.
 MOST_DIRECTIONS = 1 << 20
@@ -223,9 +223,10 @@ def limit_policy(problem: Bandit, *, judges: int | None, trim: float) -> Array:
 
     There :math:`\pi \propto \pi_\text{ref} \exp(H\pi/\beta)` with
     :math:`H(y, y') = h_M(P(y \succ y'))` of :func:`link_inverse_mean`: the regularized equilibrium
-    of a game between the policy and itself. As H is antisymmetric there is exactly one. With one
-    judge H = (2P − 1) ln((1 − Δ)/Δ), and the judges' preferences are played for rather than the
-    rewards behind them; without trimming and with M → ∞ it is π*.
+    of a game between the policy and itself (:func:`bandit.related.nash.equilibrium`). As H is
+    antisymmetric there is exactly one. With one judge H = (2P − 1) ln((1 − Δ)/Δ), and the judges'
+    preferences are played for rather than the rewards behind them; without trimming and with M → ∞
+    it is π*.
 
     Parameters
     ----------
@@ -243,28 +244,10 @@ def limit_policy(problem: Bandit, *, judges: int | None, trim: float) -> Array:
     RuntimeError
         If it is not found to that accuracy.
     """
-    margin = _margins(problem, question_of(problem, judges, 1.0, trim, False))
-    arms = problem.n_arms
-    stacked = zip(
-        np.broadcast_to(margin, (*problem.shape, arms)).reshape(-1, arms, arms),
-        problem.log_reference.reshape(-1, arms),
-        strict=True,
-    )
-    log_policy = [_equilibrium(one, ref, problem.beta) for one, ref in stacked]
-    return np.exp(np.reshape(log_policy, problem.shape))
-
-
-def _equilibrium(margin: Array, log_reference: Array, beta: float) -> Array:
-    """ln π with π ∝ π_ref exp(H π/β), by Newton from the reference, H turned up bit by bit."""
-
-    def residual(logits: Array, share: float) -> Array:
-        policy = np.exp(log_softmax(logits))
-        return logits - log_softmax(log_reference + share * (margin @ policy) / beta)
-
-    logits = log_reference
-    for share in np.linspace(0, 1, 1 + math.ceil(1 + np.abs(margin).max() / beta))[1:]:
-        logits = solvers.root(residual, logits, args=(share,), method="hybr", tol=1e-14).x
-    error = np.abs(residual(logits, 1.0)).max()
-    if not error < 1e-10:
-        raise RuntimeError(f"limit_policy: no equilibrium found, the residual is {error:.3g} nats")
-    return log_softmax(logits)
+    ask = question_of(problem, judges, 1.0, trim, False)
+    # Preferences ½ + H/2c in [0, 1] make the same game, c the most that an answer can be read as.
+    most = math.log((1 - ask.trim) / ask.trim)
+    game = 0.5 + _margins(problem, ask) / (2 * most)
+    return nash.equilibrium(
+        np.clip(game, 0, 1), problem.reference, problem.beta / (2 * most)
+    ).policy
