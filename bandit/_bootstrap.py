@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bandit import _checks
-from bandit._checks import Array
+from bandit._checks import Array, shown
 from bandit._estimators import FORMULAS, MODELED
 from bandit._ope_inputs import NOTHING_SHOWN, given, level_between_0_and_1
 from bandit.data.log import Log
@@ -71,7 +71,7 @@ def bootstrap(
     _checks.one_of("method", method, FORMULAS)
     extra = (shrinkage, model) if method in MODELED else ()
     if method not in MODELED and (model is not None or shrinkage != 0.0):
-        raise ValueError(f"method: expected one with a model, got {method!r}")
+        raise ValueError(f"method: expected one with a model, got {shown(method)}")
     if np.isnan(FORMULAS[method](given(method, log, policy, *extra))[0]):
         raise ValueError(NOTHING_SHOWN)
     level, times = level_between_0_and_1(level), _checks.positive_integer("replicates", replicates)

@@ -61,7 +61,7 @@ def positive_number(name: str, value: Any) -> float:
 def positive_integer(name: str, value: Any) -> int:
     """An integer above zero."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name}: expected a positive integer, got {value!r}")
+        raise TypeError(f"{name}: expected a positive integer, got {shown(value)}")
     if value < 1:
         raise ValueError(f"{name}: expected a positive integer, got {value}")
     return int(value)
@@ -109,8 +109,14 @@ def one_of(name: str, value: Any, allowed: Iterable[str]) -> str:
     """``value`` if it is one of ``allowed``, else a line that lists them."""
     allowed = tuple(allowed)
     if not isinstance(value, str) or value not in allowed:
-        raise ValueError(f"{name}: expected one of {', '.join(allowed)}; got {value!r}")
+        raise ValueError(f"{name}: expected one of {', '.join(allowed)}; got {shown(value)}")
     return value
+
+
+def shown(value: Any) -> str:
+    """A value as one short line of a message."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bandit import _checks
-from bandit._checks import Array
+from bandit._checks import Array, shown
 from bandit._estimators import (
     Given,
     cell_means,
@@ -33,15 +33,15 @@ def cross_fitted(
     """The mean of the terms and its standard error √(Σ (t − mean)²/(n (n−1)))."""
     if folds == ROW_BY_ROW:
         if rng is not None:
-            raise ValueError(f'rng: expected none with folds "{ROW_BY_ROW}", got {rng!r}')
+            raise ValueError(f'rng: expected none with folds "{ROW_BY_ROW}", got {shown(rng)}')
         if isinstance(shrinkage, str):
             raise ValueError(
-                f'shrinkage: expected a number with folds "{ROW_BY_ROW}", got {shrinkage!r}, '
+                f'shrinkage: expected a number with folds "{ROW_BY_ROW}", got {shown(shrinkage)}, '
                 "which would be another one for every row"
             )
         return _leave_one_out(counts_of(data), policy, shrinkage)
     if isinstance(folds, str):
-        raise ValueError(f'folds: expected a number or "{ROW_BY_ROW}", got {folds!r}')
+        raise ValueError(f'folds: expected a number or "{ROW_BY_ROW}", got {shown(folds)}')
     many = _checks.positive_integer("folds", folds)
     if not isinstance(data, Log):
         raise TypeError(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bandit._checks import Array
+from bandit._checks import Array, shown
 from bandit.data.counts import Counts
 from bandit.data.log import Log
 
@@ -37,7 +37,7 @@ def cell_means(data: Data, shrinkage: float | str = 0.0) -> Array:
     means = np.where(rows > 0, counts.reward / np.maximum(rows, 1.0), overall)
     kappa = auto_shrinkage(counts, means, overall) if shrinkage == "auto" else shrinkage
     if isinstance(kappa, (bool, str)) or not isinstance(kappa, (int, float, np.number)):
-        raise TypeError(f'shrinkage: expected a number or "auto", got {kappa!r}')
+        raise TypeError(f'shrinkage: expected a number or "auto", got {shown(kappa)}')
     if not kappa >= 0:
         raise ValueError(f"shrinkage: expected at least 0, got {kappa:g}")
     return overall + (means - overall) * rows / np.maximum(rows + kappa, _TINY)

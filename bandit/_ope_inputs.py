@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bandit import _checks
-from bandit._checks import Array
+from bandit._checks import Array, shown
 from bandit._estimators import MODELED, Given, auto_shrinkage, cell_means
 from bandit.data.counts import Counts
 from bandit.data.log import Log
@@ -36,7 +36,7 @@ def given(
         raise ValueError("data: expected propensities, got a log without; direct_method needs none")
     if model is not None:
         if shrinkage != 0.0:
-            raise ValueError(f"shrinkage: expected 0 beside a given model, got {shrinkage!r}")
+            raise ValueError(f"shrinkage: expected 0 beside a given model, got {shown(shrinkage)}")
         q = _fitting("model", _checks.finite_array("model", model), counts.shape)
         return Given(counts, pi, q, None)
     if method not in MODELED:

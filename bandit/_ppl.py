@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bandit import _checks, ope
-from bandit._checks import Array
+from bandit._checks import Array, shown
 from bandit.data.counts import Counts
 from bandit.data.log import Log
 
@@ -114,7 +114,7 @@ def pessimistic_policy(
     if counts.inverse is None:
         raise ValueError("data: expected propensities, got a log without")
     if isinstance(c, bool) or not isinstance(c, (int, float, np.number)) or not 0 <= c < np.inf:
-        raise ValueError(f"c: expected a finite number of at least 0, got {c!r}")
+        raise ValueError(f"c: expected a finite number of at least 0, got {shown(c)}")
     known, propensity = _propensities(counts, behavior)
     q, terms = _cell_terms(counts, propensity, shrinkage, model)
     best: tuple[float, NDArray[np.int64], Array, float] | None = None

@@ -129,7 +129,8 @@ class _Parser(argparse.ArgumentParser):
         return printable(super().format_help(), sys.stdout)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(BAD_VALUE, printable(f"{self.prog}: {message} (see --help)\n", sys.stderr))
+        line = " ".join(message.split())
+        self.exit(BAD_VALUE, printable(f"{self.prog}: {line} (see --help)\n", sys.stderr))
 
 
 def _parser() -> argparse.ArgumentParser:

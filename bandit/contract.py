@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bandit._checks import shown
+
 Loss = Callable[..., "Score"]
 
 
@@ -114,7 +116,7 @@ def traits(loss: Loss) -> Traits:
 def get(name: str) -> Loss:
     """The objective called ``name``; a ValueError that lists the names if there is none."""
     if name not in REGISTRY:
-        raise ValueError(f"method: expected one of {', '.join(REGISTRY)}; got {name!r}")
+        raise ValueError(f"method: expected one of {', '.join(REGISTRY)}; got {shown(name)}")
     return REGISTRY[name]
 
 
@@ -192,7 +194,7 @@ def _hyper(name: str, key: str, value: Any) -> Any:
         return value  # a number of another array library, perhaps traced or learned
     number_like = isinstance(value, Real) or (isinstance(value, np.ndarray) and value.ndim == 0)
     if isinstance(value, bool) or not number_like:
-        raise TypeError(f"{name}: expected {key} to be a number, got {value!r}")
+        raise TypeError(f"{name}: expected {key} to be a number, got {shown(value)}")
     number = float(value)
     if not (math.isfinite(number) and number > 0):
         raise ValueError(f"{name}: expected {key} to be finite and above 0, got {number:g}")

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bandit import _checks, _fit_files, _learning, _learning_rows, ope
-from bandit._checks import Array
+from bandit._checks import Array, shown
 from bandit._diagnostics import Diagnostics, Labels, diagnose
 from bandit._lesson import Data, Rewards, lesson_of, logging_policy, method_of
 from bandit.analysis import NotIdentifiedWarning
@@ -281,7 +281,7 @@ def fit(
     if solver == "exact":
         for name, value in options.items():
             if value is not None:
-                raise ValueError(f"{name}: expected None with solver='exact', got {value!r}")
+                raise ValueError(f"{name}: expected None with solver='exact', got {shown(value)}")
         if policy is None:
             learned = _learning.learn_exactly(lesson)
         else:

@@ -32,6 +32,7 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
 from bandit._bootstrap import Interval, bootstrap
+from bandit._checks import shown
 from bandit._cross_fitting import cross_fitted
 from bandit._estimators import FORMULAS, MODELED, cell_means
 from bandit._ope_inputs import NOTHING_SHOWN, Data, counts_of, given, level_between_0_and_1
@@ -278,9 +279,9 @@ def _estimate(
 ) -> Estimate:
     folds, rng = fitting
     if folds is None and rng is not None:
-        raise ValueError(f"rng: expected none without folds, got {rng!r}")
+        raise ValueError(f"rng: expected none without folds, got {shown(rng)}")
     if folds is not None and model is not None:
-        raise ValueError(f"folds: expected None beside a given model, got {folds!r}")
+        raise ValueError(f"folds: expected None beside a given model, got {shown(folds)}")
     counts = counts_of(data)
     checked = given(method, counts, policy, shrinkage, model)
     pi = checked.policy

@@ -15,7 +15,7 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import betaln, digamma, expit, ndtri
 
 from bandit import _checks
-from bandit._checks import Array
+from bandit._checks import Array, shown
 from bandit._ppl import Pessimistic, counts_of, pessimistic_policy
 from bandit.data.counts import Counts
 from bandit.data.log import Log
@@ -125,7 +125,7 @@ def _bounds(counts: Counts, bounds: Any, binary: bool) -> tuple[float | None, fl
         return (0.0, 1.0) if binary else (None, None)
     pair = _checks.finite_array("bounds", bounds)
     if pair.shape != (2,) or not pair[0] < pair[1]:
-        raise ValueError(f"bounds: expected two rising numbers, got {bounds!r}")
+        raise ValueError(f"bounds: expected two rising numbers, got {shown(bounds)}")
     low, high = pair.tolist()
     mean = counts.reward / np.maximum(counts.n, 1.0)
     outside = (counts.n > 0) & ((mean < low) | (mean > high))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bandit import losses
-from bandit._checks import Array
+from bandit._checks import Array, shown
 from bandit.losses import Loss
 from bandit.problem import Bandit
 
@@ -60,7 +60,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
 def method(name: str) -> Method:
     """The method called ``name``; a ValueError that lists the names if there is none."""
     if name not in METHODS:
-        raise ValueError(f"method: expected one of {', '.join(METHODS)}; got {name!r}")
+        raise ValueError(f"method: expected one of {', '.join(METHODS)}; got {shown(name)}")
     return METHODS[name]
 
 

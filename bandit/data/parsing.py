@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandit import _checks
-from bandit._checks import Array
+from bandit._checks import Array, shown
 from bandit.data.counts import LARGEST_REWARD, SMALLEST_PROPENSITY, Codes, Labels
 from bandit.data.log import BadRowsWarning, Log
 
@@ -38,11 +38,13 @@ class Columns(NamedTuple):
             if name is None and role in ("context", "propensity"):
                 continue
             if not isinstance(name, str):
-                raise TypeError(f"{role}: expected the name of a column, got {name!r}")
+                raise TypeError(f"{role}: expected the name of a column, got {shown(name)}")
             found = header.count(name)
             if found == 0:
                 there = short(", ".join(map(repr, header)), 200)
-                raise ValueError(f"{role}: expected a column of {file} ({there}), got {name!r}")
+                raise ValueError(
+                    f"{role}: expected a column of {file} ({there}), got {shown(name)}"
+                )
             if found > 1:
                 raise ValueError(f"{file}: expected one column {name!r} in the header, got {found}")
 
@@ -167,7 +169,7 @@ class Parser:
         self.contexts, self.arms = _Coder(), _Coder()
         self.given: Labels | None = None
         if isinstance(arms, str):
-            raise TypeError(f"arms: expected a sequence of arms, got {arms!r}")
+            raise TypeError(f"arms: expected a sequence of arms, got {shown(arms)}")
         if arms is not None:
             self.given = tuple(arms)
             for arm in self.given:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bandit import _checks
+from bandit._checks import shown
 from bandit.data.counts import Counts, Tally
 from bandit.data.log import Log
 from bandit.data.parsing import Chunks, Columns, Parser, TextChunk, as_log
@@ -223,7 +224,7 @@ def _csv(
     size: int,
 ) -> tuple[Parser, Chunks]:
     if not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '"\r\n':
-        raise ValueError(f"delimiter: expected one character, got {delimiter!r}")
+        raise ValueError(f"delimiter: expected one character, got {shown(delimiter)}")
     size = _checks.positive_integer("chunksize", size)
     parser = Parser(Path(path).name, columns, arms=arms, on_bad=on_bad)
     return parser, _csv_chunks(Path(path), columns, size, delimiter)

@@ -6,6 +6,7 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
+from bandit._checks import shown
 from bandit.arrays import held as hold
 from bandit.contract import Group
 
@@ -34,7 +35,7 @@ def advantage_of(group: Group, beta: float, baseline: str) -> Any:
     regularized = hold(regularized_reward(group, beta))
     if baseline in ("none", "leave_one_out") and group.baseline is not None:
         raise ValueError(
-            f"baseline: expected 'given' because group.baseline is set, got {baseline!r}"
+            f"baseline: expected 'given' because group.baseline is set, got {shown(baseline)}"
         )
     if baseline == "none":
         return regularized
@@ -46,7 +47,7 @@ def advantage_of(group: Group, beta: float, baseline: str) -> Any:
                 "baseline: expected groups of at least 2 for 'leave_one_out', got groups of 1"
             )
         return minus_mean_of_others(regularized)
-    raise ValueError(f"baseline: expected none, given or leave_one_out; got {baseline!r}")
+    raise ValueError(f"baseline: expected none, given or leave_one_out; got {shown(baseline)}")
 
 
 def given(group: Group) -> Any:

@@ -7,6 +7,7 @@ from numbers import Real
 
 from array_api_compat import array_namespace
 
+from bandit._checks import shown
 from bandit.contract import Group, Score, objective
 from bandit.losses._blocks import given, log_ratio_of, per_member, regularized_reward, total
 from bandit.losses._policy_gradients import policy_gradient
@@ -169,7 +170,7 @@ def asymmetric_reinforce(group: Group, *, beta: float, shift: float = -0.1) -> S
     Arnal et al. 2025, arXiv:2506.20520 (version 1), there without the KL penalty.
     """
     if isinstance(shift, bool) or not isinstance(shift, Real):
-        raise TypeError(f"asymmetric_reinforce: expected shift to be a number, got {shift!r}")
+        raise TypeError(f"asymmetric_reinforce: expected shift to be a number, got {shown(shift)}")
     if not math.isfinite(shift):
         raise ValueError(f"asymmetric_reinforce: expected shift to be finite, got {shift}")
     moved = group._replace(baseline=given(group) + float(shift))

@@ -14,7 +14,7 @@ from scipy.special import logit, roots_jacobi
 from scipy.stats import binom
 
 from bandit import _checks, preferences
-from bandit._checks import Array
+from bandit._checks import Array, shown
 from bandit.problem import Bandit, log_softmax
 from bandit.related import nash
 
@@ -38,7 +38,7 @@ def question_of(problem: Any, judges: Any, smoothing: Any, trim: Any, block: Any
     smoothing = _checks.positive_number("smoothing", smoothing)
     size = problem.reward.size
     if not isinstance(block, (bool, int, np.integer)):
-        raise TypeError(f"block: expected a number of logits or False, got {block!r}")
+        raise TypeError(f"block: expected a number of logits or False, got {shown(block)}")
     if not 0 <= block <= size:
         raise ValueError(f"block: expected a number of logits from 0 to {size}, got {block}")
     return Question(judges, smoothing, trim, int(block))

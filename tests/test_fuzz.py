@@ -1,0 +1,254 @@
+"""Whatever is passed in: an answer, or one clear line; never an error from inside a library.
+
+The public functions get arguments of every kind, and the command line gets words of every kind. One
+argument of a call that is right is replaced at a time, so that the checks of all of them are met.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import strategies as st
+
+import bandit
+from bandit import analysis, cli, losses, pairs, preferences
+from bandit.losses import Group
+
+few = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+numbers = st.one_of(
+    st.floats(allow_nan=True, allow_infinity=True),
+    st.integers(-3, 5),
+    st.sampled_from([1e308, -1e308, 5e-324, 10**400, True, 1j, np.float32(0.5), np.int8(2)]),
+)
+words = st.sampled_from(["", "value", "copg", "0.5", "π", "a\nb", "\x00"])
+odd = st.recursive(
+    st.one_of(numbers, words, st.none(), st.just(object()), st.just({"a": 1}), st.just(len)),
+    lambda inner: st.lists(inner, max_size=4),
+    max_leaves=12,
+)
+arrays = st.sampled_from(
+    [
+        np.zeros(0),
+        np.ones((2, 0)),
+        np.array(0.3),
+        np.array([0.2, 0.3, 0.5]),
+        np.array([[0.2, 0.3, 0.5]] * 2),
+        np.array([1, 0, 0]),
+        np.array([0.2, np.nan, 0.8]),
+        np.array([0.2, 0.3, 0.5], dtype=np.float16),
+        np.array(["a", "b", "c"]),
+        np.array([1 + 1j, 0, 0]),
+        np.array([None, 1, 2], dtype=object),
+        np.full((3, 3), 1 / 9),
+        np.full((2, 3, 3), 0.5),
+        np.ma.masked_array([0.2, 0.3, 0.5], mask=[0, 1, 0]),
+        np.array([2, 1], dtype="datetime64[D]"),
+    ]
+)
+anything = st.one_of(odd, arrays)
+
+PROBLEM = bandit.Bandit([1.0, -0.5, 0.2], 0.5, [0.5, 0.2, 0.3])
+DATA = pairs.independent([0.2, 0.3, 0.5])
+LIKED = preferences.bradley_terry(PROBLEM.reward)
+LOG_PROB = np.log([[0.5, 0.5], [0.2, 0.8]])
+COUNTS = bandit.data.from_counts([[5, 3], [2, 4]], [[1, 2], [0, 3]], [[0.6, 0.4], [0.3, 0.7]])
+
+CALLS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "Bandit": (
+        bandit.Bandit,
+        {
+            "reward": [[1.0, 0.0, 0.5], [0.0, 2.0, 1.0]],
+            "beta": 0.5,
+            "reference": [0.5, 0.2, 0.3],
+            "context_weights": [0.3, 0.7],
+        },
+    ),
+    "regret": (PROBLEM.regret, {"policy": [0.2, 0.3, 0.5]}),
+    "kl": (PROBLEM.kl, {"policy": [0.2, 0.3, 0.5], "other": [0.3, 0.3, 0.4]}),
+    "independent": (pairs.independent, {"mu": [0.2, 0.8], "other": [0.5, 0.5]}),
+    "pairs.from_counts": (pairs.from_counts, {"counts": [[1, 2], [3, 4]]}),
+    "components": (pairs.components, {"pairs": [[0.5, 0.0], [0.0, 0.5]]}),
+    "bradley_terry": (preferences.bradley_terry, {"reward": [1.0, 0.0], "scale": 2.0}),
+    "deterministic": (preferences.deterministic, {"reward": [1.0, 0.0]}),
+    "preferences.from_counts": (preferences.from_counts, {"wins": [[0, 2], [3, 0]]}),
+    "population": (
+        analysis.population,
+        {
+            "problem": PROBLEM,
+            "loss": losses.policy_gradient,
+            "logits": [0.1, 0.2, 0.3],
+            "pairs": DATA,
+            "baseline": "value",
+            "group_size": 2,
+        },
+    ),
+    "solve": (
+        analysis.solve,
+        {"problem": PROBLEM, "loss": losses.ipo, "pairs": DATA, "preference": LIKED},
+    ),
+    "compare": (
+        analysis.compare,
+        {"problem": PROBLEM, "pairs": DATA, "methods": ["copg", "ipo"], "preference": LIKED},
+    ),
+    "train": (
+        bandit.train,
+        {
+            "problem": PROBLEM,
+            "loss": losses.copg,
+            "pairs": DATA,
+            "group_size": 2,
+            "batch_size": 4,
+            "steps": 2,
+            "optimizer": bandit.SGD(0.1),
+            "runs": 2,
+            "rng": 0,
+            "record_every": 1,
+            "reward_noise": 0.1,
+            "start": [0.0, 0.1, 0.2],
+        },
+    ),
+    "SGD": (bandit.SGD, {"lr": 0.1}),
+    "Adam": (bandit.Adam, {"lr": 0.1}),
+    "copg": (
+        losses.copg,
+        {"group": Group(LOG_PROB, LOG_PROB - 0.1, np.ones((2, 2))), "beta": 0.5},
+    ),
+    "Log": (
+        bandit.data.Log,
+        {
+            "contexts": [0, 1, 0],
+            "arms": [1, 0, 0],
+            "rewards": [0.0, 1.0, 1.0],
+            "propensities": [0.5, 0.5, 0.2],
+        },
+    ),
+    "data.from_counts": (
+        bandit.data.from_counts,
+        {"n": [[5, 3]], "reward": [[1, 2]], "propensity": [[0.6, 0.4]]},
+    ),
+    "ipw": (bandit.ope.ipw, {"data": COUNTS, "policy": [0.5, 0.5]}),
+    "doubly_robust": (bandit.ope.doubly_robust, {"data": COUNTS, "policy": [0.5, 0.5]}),
+    "fit": (
+        bandit.fit,
+        {
+            "data": COUNTS,
+            "method": "copg",
+            "beta": 0.1,
+            "reference": "uniform",
+            "rewards": "mean",
+            "solver": "exact",
+        },
+    ),
+}
+
+
+def said(error: Exception) -> None:
+    text = str(error)
+    assert text, "an error without a word"
+    assert "\n" not in text, text
+
+
+@few
+@pytest.mark.parametrize("name", CALLS)
+@given(data=st.data())
+def test_public_functions_answer_or_say_why_not(name, data):
+    function, right = CALLS[name]
+    argument = data.draw(st.sampled_from(sorted(right)))
+    given_ = right | {argument: data.draw(anything)}
+    with warnings.catch_warnings():
+        # A solution that is not there, a diverged run and too little overlap are told by warnings.
+        for kind in (analysis.NotIdentifiedWarning, bandit.ope.LowOverlapWarning):
+            warnings.simplefilter("ignore", kind)
+        warnings.filterwarnings("ignore", "train: ", RuntimeWarning)
+        warnings.filterwarnings("ignore", "fit: ")
+        try:
+            function(**given_)
+        except (ValueError, TypeError) as error:
+            said(error)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_calls_are_right_to_begin_with(name):
+    function, right = CALLS[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", bandit.ope.LowOverlapWarning)
+        function(**right)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_unknown_names_are_refused(name):
+    function, right = CALLS[name]
+    with pytest.raises(TypeError, match="typo"):
+        function(**right, typo=1)
+
+
+# -------------------------------------------------------------------------- the command line
+
+LOG = "position,item,click,p\n1,a,0,0.5\n1,b,1,0.5\n2,a,1,0.25\n2,b,0,0.75\n"
+WORDS = (
+    "compare train fit evaluate verify sweep selftest log.csv no.csv --reward --beta --behavior "
+    "--reference --methods --preferences --out --format --steps --runs --context --arm "
+    "--propensity --on-bad --seed --version --json --top --level --example --grid --plot --policy"
+).split()
+VALUES = [""]
+VALUES += (
+    "copg ipo json csv drop position item click p open-bandit . 1,2,3 0.5 -1 1e999 nan".split()
+)
+VALUES += "0 π a:b 1,,2 2 -- x.png".split()
+
+
+def status(arguments: list[str]) -> tuple[int, str, str]:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = cli.main(arguments)
+    return code, out.getvalue(), err.getvalue()
+
+
+@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    arguments=st.lists(
+        st.one_of(st.sampled_from(WORDS), st.sampled_from(VALUES), st.text(max_size=4)), max_size=7
+    ),
+    first=st.sampled_from(WORDS[:6]),
+)
+@example(arguments=["log.csv", "--arm", "item", "--reward", "click", "--beta", "0.1"], first="fit")
+@example(arguments=["--reward", "1,2", "--format", "json"], first="compare")
+def test_no_words_end_in_a_traceback(arguments, first, tmp_path, monkeypatch):
+    # These take longer than a test may, and are tested elsewhere with less to do.
+    slow = {"train": "--steps", "sweep": "--grid", "verify": "--all"}
+    assume(first not in slow or slow[first] not in arguments)
+    arguments = [first, *arguments]
+    if first == "train":
+        arguments += ["--steps", "2", "--runs", "1", "--no-progress"]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "log.csv").write_text(LOG, encoding="utf-8")
+    code, out, err = status(arguments)
+    assert code in (0, 1, 2), (arguments, err)
+    assert "Traceback" not in err
+    if code == 2:
+        lines = [line for line in err.splitlines() if "warning:" not in line]
+        assert len(lines) == 1, (arguments, err)
+    elif "--format" in arguments and "json" in arguments and first == "compare" and code == 0:
+        json.loads(out)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.binary(max_size=60), cut=st.integers(0, len(LOG)))
+def test_no_file_ends_in_a_traceback(content, cut, tmp_path):
+    path = Path(tmp_path) / "log.csv"
+    path.write_bytes(LOG.encode()[:cut] + content)
+    arguments = ["fit", str(path), "--context", "position", "--arm", "item", "--reward", "click"]
+    code, _, err = status([*arguments, "--propensity", "p", "--beta", "0.1"])
+    assert code in (0, 2)
+    assert "Traceback" not in err
+    if code == 2:
+        assert len([line for line in err.splitlines() if "warning:" not in line]) == 1, err
