@@ -1,7 +1,7 @@
 """A laboratory for KL-regularized policy optimization on tabular softmax bandits.
 
 See ``help(bandit.losses)`` for the objectives, ``help(bandit.analysis)`` for exact solutions and
-``help(bandit.train)`` for sampled training.
+``help(bandit.train)`` for sampled training; ``help(bandit.verify)`` to examine a loss of your own.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ __all__ = [
     "sweep",
     "sweeps",
     "train",
+    "verify",
 ]
 
 
@@ -56,6 +57,7 @@ _MEMBERS = {
     "Fit": "bandit.offline",
     "fit": "bandit.offline",
     "sweep": "bandit.sweeps",
+    "verify": "bandit.verification",
 }
 
 

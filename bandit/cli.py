@@ -1,5 +1,5 @@
-"""The command line: ``python -m bandit compare``, ``train``, ``sweep``, ``fit``, ``evaluate`` and
-``selftest``.
+"""The command line: ``python -m bandit compare``, ``train``, ``sweep``, ``fit``, ``evaluate``,
+``verify`` and ``selftest``.
 
 Commands for logged data are in :mod:`bandit.log_commands`. What is computed comes from
 :mod:`bandit.analysis` and :func:`bandit.train`; what is typed becomes a problem in
@@ -25,6 +25,7 @@ from bandit import analysis, cases, log_commands, presets, tables
 from bandit.cases import Case
 from bandit.sweeps import command as sweep_command
 from bandit.tables import printable
+from bandit.verification import _command as verify
 
 if TYPE_CHECKING:
     from bandit.history import History
@@ -64,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0, 2 for a wrong value, 130 when interrupted, 141 when nobody reads the output.
+        Exit status: 0, 1 for a fault that was found, 2 for a wrong value, 130 when interrupted, 141
+        when nobody reads the output.
     """
     try:
         status = _run(list(sys.argv[1:] if argv is None else argv))
@@ -148,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     sweep_command.add(commands, _add)
     log_commands.add_commands(commands, _add)
     _add_selftest(commands)
+    verify.add_to(commands)
     return parser
 
 

@@ -65,7 +65,7 @@ def test_plots_load_when_used():
 
 NAMES = {
     "bandit": "Bandit LogLinear Adam SGD History Fit fit train analysis data losses offline ope "
-    "pairs pessimism plots preferences presets related sweep sweeps",
+    "pairs pessimism plots preferences presets related sweep sweeps verify",
     "bandit.sweeps": "sweep load RESULTS",
     "bandit.data": "Log read_csv read_parquet from_counts open_bandit rock_paper_scissors digits "
     "semi_synthetic",
@@ -91,6 +91,7 @@ NAMES = {
     "bandit.related.zeroth_order": "limit_policy link_inverse_mean mean_gradient optimize "
     "zeroth_order_gradient",
     "bandit.plots": "simplex_flow regret_curves policy_bars reward_kl_front",
+    "bandit.verification": "verify Report Finding Example CHECKS",
 }
 MODULES = sorted(
     name
@@ -193,6 +194,7 @@ def test_modules_say_what_they_are(module):
         "bandit.plots.regret_curves",
         "bandit.plots.policy_bars",
         "bandit.plots.reward_kl_front",
+        "bandit.verification.verify",
     ],
 )
 def test_every_parameter_of_what_users_call_is_documented(name):
