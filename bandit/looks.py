@@ -47,7 +47,15 @@ LOOKS: Mapping[str, Look] = MappingProxyType(
         "slic": Look("#7F5539", DASH_DOT, "H"),
     }
 )
-SPARE = tuple(Look(gray, "-", mark) for gray, mark in [("#444444", "8"), ("#777777", "4")])
+# For names of the user's own: two grays, then colors that no method has.
+SPARE = (
+    Look("#444444", "-", "8"),
+    Look("#777777", "-", "4"),
+    Look("#DDCC77", "-", "p"),
+    Look("#661100", "-", "h"),
+    Look("#AADDCC", "-", "<"),
+    Look("#882288", "-", "P"),
+)
 
 
 def look(name: str) -> Look:

@@ -97,6 +97,19 @@ def test_methods_shown_together_stay_apart_for_color_blind_readers(matrix):
         assert np.linalg.norm(seen[a] - seen[b]) > 10, (a, b)
 
 
+@pytest.mark.parametrize("matrix", [np.eye(3), *BLINDNESS.values()], ids=["all", *BLINDNESS])
+def test_names_of_ones_own_stay_apart_for_color_blind_readers(matrix):
+    own = looks.looks_of([f"laboratory {i}" for i in range(len(looks.SPARE))])
+    assert own == list(looks.SPARE)
+    assert len(own) >= 6
+    seen = [lightness_and_hue(look.color, matrix) for look in own]
+    for (i, a), (j, b) in itertools.combinations(enumerate(seen), 2):
+        assert np.linalg.norm(a - b) > 15, (own[i], own[j])
+    # The grays are near the grays and blacks of methods; the colors are near none.
+    for a, (name, other) in itertools.product(seen[2:], looks.LOOKS.items()):
+        assert np.linalg.norm(a - lightness_and_hue(other.color, matrix)) > 10, name
+
+
 def test_color_by_name():
     assert plots.color("copg") == plots.look("copg").color == "#0072B2"
     with pytest.raises(ValueError, match=r"^method: expected one of copg, .*; got 'cpg'$"):
