@@ -233,7 +233,8 @@ class Bandit:
     # ----------------------------------------------------------------------------- display
 
     def __repr__(self) -> str:
-        contexts = "" if self.n_contexts is None else f"{self.n_contexts} contexts, "
+        plural = "" if self.n_contexts == 1 else "s"
+        contexts = "" if self.n_contexts is None else f"{self.n_contexts} context{plural}, "
         return f"Bandit({contexts}{self.n_arms} arms, beta={self.beta:g})"
 
     def _repr_html_(self) -> str:
