@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 PYTEST_WORKERS ?= 2
+# Where the course is made: submissions and grades will be there too, so take a folder of your own.
+COURSE ?= build/course
 
 bin := .venv/bin
 install := $(bin)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -11,7 +13,7 @@ torch := $(shell grep '^torch==' constraints.txt)
 figures := $(filter-out figures/_%,$(wildcard figures/*.py))
 notebooks := $(wildcard notebooks/*.ipynb)
 
-.PHONY: help figures test test-matrix bench notebooks site llm-real lint clean $(figures)
+.PHONY: help figures test test-matrix bench notebooks course site llm-real lint clean $(figures)
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +23,7 @@ help:
 	@echo 'make bench      timings, against torch, JAX and TRL'
 	@echo 'make llm-real   train a real small language model; an hour or more'
 	@echo 'make notebooks  run the notebooks and write their outputs into them'
+	@echo 'make course     the exercises as an nbgrader course; COURSE=FOLDER says where'
 	@echo 'make site       the notebooks, pages and reference as a web site in build/site'
 	@echo 'make lint       ruff and mypy alone'
 	@echo 'make clean      remove the environment and all caches'
@@ -42,6 +45,11 @@ help:
 .venv/stamp-torch: .venv/stamp-core
 	$(install) '$(torch)'
 	$(install) -e '.[data]'
+	@touch $@
+
+# What graders and students open the exercises with comes along.
+.venv/stamp-course: .venv/stamp-core
+	$(install) -e '.[grading]'
 	@touch $@
 
 # The last one brings MathJax for the site; of what it comes with nothing else is needed.
@@ -91,6 +99,9 @@ llm-real: .venv/stamp-real
 
 notebooks: .venv/stamp-test
 	$(bin)/python tests/run_notebooks.py $(notebooks)
+
+course: .venv/stamp-course
+	$(bin)/python notebooks/exercises/make_course.py $(COURSE)
 
 site: .venv/stamp-test
 	$(bin)/python -m sphinx --fail-on-warning --keep-going -q -b html -c notebooks/site notebooks build/site

@@ -1,0 +1,21 @@
+"""Settings of the course for nbgrader; ``make course`` puts a copy into the course's folder.
+
+The folders are nbgrader's own: ``source``, ``release``, ``submitted``, ``autograded``, ``feedback``.
+"""
+
+c = get_config()  # noqa: F821
+
+c.CourseDirectory.course_id = "bandit"
+c.CourseDirectory.ignore = [
+    ".ipynb_checkpoints",
+    "*.pyc",
+    "__pycache__",
+    ".pytest_cache",
+]
+
+# What stands where a solution was.
+c.ClearSolutions.code_stub = {"python": "# YOUR CODE HERE\nraise NotImplementedError()"}
+
+# A cell that runs longer than this, in seconds, counts as failed.
+c.Execute.timeout = 60
+c.Execute.interrupt_on_timeout = True
