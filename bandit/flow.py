@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
 
-from bandit import _checks
+from bandit import _checks, expectations, groups
 from bandit._checks import Array
 from bandit.analysis import population
 from bandit.losses import Loss
@@ -108,3 +108,54 @@ def gradient_flow(
     if not path.success:
         raise RuntimeError(f"gradient_flow: {path.message}")
     return np.exp(log_softmax(path.y.T.reshape(len(times), *start.shape)))
+
+
+def gradient_descent(
+    problem: Bandit,
+    loss: Loss,
+    start: ArrayLike,
+    pairs: Any,
+    *,
+    learning_rate: float,
+    steps: int,
+    preference: ArrayLike | None = None,
+    baseline: str | ArrayLike | None = None,
+    group_size: int = 2,
+) -> Array:
+    """Policies along gradient descent on the population loss: training without sampling noise.
+
+    Parameters
+    ----------
+    problem : Bandit
+    loss : function of :mod:`bandit.losses`
+    start : array_like (..., [X,] K)
+        Policies to start from, all entries above 0; they descend side by side.
+    pairs : Pairs or array_like ([X,] K, K)
+    learning_rate : float
+        Logits move by −learning_rate · gradient; above 0. Near a solution whose eigenvalues are λ
+        an error shrinks by 1 + learning_rate · λ per step, so that steps above 2/|λ| do not settle.
+    steps : int
+    preference, baseline, group_size
+        As in :func:`bandit.analysis.population`.
+
+    Returns
+    -------
+    ndarray (steps + 1, ..., [X,] K)
+        The start, and the policy after every step; NaN from where a descent leaves float64 on.
+    """
+    start = _checks.distribution("start", start, strictly_positive=True)
+    rate = _checks.positive_number("learning_rate", learning_rate)
+    steps = _checks.positive_integer("steps", steps)
+    loss = groups.bind(loss, problem, baseline)
+    where = groups.setting(problem, loss, pairs, preference, baseline)
+    group_size = groups.check_group_size(where, loss, group_size)
+    weights = 1.0 if problem.context_weights is None else problem.context_weights[:, None]
+    theta = expectations.log_policy_of(problem, np.log(start), None)
+    path = np.empty((steps + 1, *theta.shape))
+    # A descent that leaves float64 goes on as NaN beside the others.
+    with np.errstate(all="ignore"):
+        for step in range(steps + 1):
+            path[step] = theta = log_softmax(theta)
+            weight = expectations.expected(where, loss, theta, group_size)[1]
+            theta = theta - rate * weights * expectations.logit_gradient(loss, theta, weight)
+    return np.exp(path).reshape(steps + 1, *start.shape)

@@ -26,6 +26,8 @@ METADATA = {
 }
 # What a picture shows, in words: the site hands it on to readers who don't see it.
 KEPT = ("mystnb",)
+# A widget lives in a kernel: of the file it is not a part.
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def execute(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookNode:
@@ -52,6 +54,7 @@ def execute(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookN
     for count, cell in enumerate(code, start=1):
         cell.execution_count = count
         cell.metadata = nbformat.from_dict({k: v for k, v in cell.metadata.items() if k in KEPT})
+        cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
         for output in cell.outputs:
             if output.output_type == "stream" and output.name == "stderr":
                 raise AssertionError(f"cell {count} wrote to stderr: {output.text}")

@@ -64,11 +64,12 @@ def test_plots_load_when_used():
 # -------------------------------------------------------------------------------- public names
 
 NAMES = {
-    "bandit": "Bandit LogLinear Adam SGD History Fit fit train analysis data losses offline ope "
-    "pairs pessimism plots preferences presets related sweep sweeps verify",
+    "bandit": "Bandit LogLinear Adam SGD History Fit fit train analysis data explorer losses "
+    "offline ope pairs pessimism plots preferences presets related sweep sweeps verify",
     "bandit.sweeps": "sweep load RESULTS",
     "bandit.data": "Log read_csv read_parquet from_counts open_bandit rock_paper_scissors digits "
     "semi_synthetic",
+    "bandit.explorer": "Choice View explore draw app",
     "bandit.losses": "Group Score REGISTRY get traits copg ipo dpo slic policy_gradient "
     "importance_sampling ppo_clip clipped_objective rloo grpo rebel log_variance reward_weighted "
     "value_regression trajectory_balance pmd_mean asymmetric_reinforce dpo_with_data_term",
