@@ -10,18 +10,18 @@ line on stderr and exit status 2.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
+import functools
 import re
 import shlex
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import bandit
 from bandit import analysis, cases, log_commands, presets, tables
+from bandit._command_line import FAILED, INTERRUPTED, Parser, answered, complain
 from bandit.cases import Case
 from bandit.sweeps import command as sweep_command
 from bandit.tables import printable
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from bandit.history import History
 
 PROGRAM = "python -m bandit"
-FAILED, BAD_VALUE, INTERRUPTED, NO_READER = 1, 2, 130, 141
 
 TRAINED = (
     "copg",
@@ -68,49 +67,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status: 0, 1 for a fault that was found, 2 for a wrong value, 130 when interrupted, 141
         when nobody reads the output.
     """
-    try:
-        status = _run(list(sys.argv[1:] if argv is None else argv))
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The interpreter flushes once more at exit: give it somewhere to write.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return NO_READER
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    return status
+    words = list(sys.argv[1:] if argv is None else argv)
+    return answered(PROGRAM, functools.partial(_run, words), _OPTION_OF)
 
 
-def _run(argv: list[str]) -> int:
-    options = argparse.Namespace()
-    try:
-        # A list such as -1,0,2 would be taken for an option if it began with the minus sign.
-        words = [re.sub(r"^(?=-\.?\d)", " ", word) for word in argv]
-        _parser().parse_args(words, namespace=options)
-        options.typed = f"{PROGRAM} {shlex.join(argv)}"
-        with warnings.catch_warnings():
-            warnings.simplefilter("default")
-            # Said here with the method's name.
-            warnings.filterwarnings("ignore", "train: interrupted")
-            warnings.showwarning = _show_warning  # type: ignore[assignment]
-            return options.command(options)
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    except BrokenPipeError:
-        raise
-    except (ValueError, TypeError, OSError, ImportError, MemoryError, OverflowError) as error:
-        _complain(_one_line(error, options))
-        return BAD_VALUE
-
-
-def _one_line(error: Exception, options: argparse.Namespace) -> str:
-    """The first line of a message, with the option in place of the package's argument."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    text = (str(error) or type(error).__name__).splitlines()[0]
-    argument, colon, rest = text.partition(": ")
-    name = _OPTION_OF.get(argument, argument)
-    return f"--{name.replace('_', '-')}: {rest}" if colon and name in options else text
+def _run(argv: list[str], options: argparse.Namespace) -> int:
+    # A list such as -1,0,2 would be taken for an option if it began with the minus sign.
+    words = [re.sub(r"^(?=-\.?\d)", " ", word) for word in argv]
+    _parser().parse_args(words, namespace=options)
+    options.typed = f"{PROGRAM} {shlex.join(argv)}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        # Said here with the method's name.
+        warnings.filterwarnings("ignore", "train: interrupted")
+        warnings.showwarning = _show_warning  # type: ignore[assignment]
+        return options.command(options)
 
 
 def _show_warning(message: Warning | str, *_: Any) -> None:
@@ -118,25 +89,14 @@ def _show_warning(message: Warning | str, *_: Any) -> None:
 
 
 def _complain(line: str) -> None:
-    print(printable(f"{PROGRAM}: {line}", sys.stderr), file=sys.stderr)
+    complain(PROGRAM, line)
 
 
 # --------------------------------------------------------------------------------- options
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage above it."""
-
-    def format_help(self) -> str:
-        return printable(super().format_help(), sys.stdout)
-
-    def error(self, message: str) -> NoReturn:
-        line = " ".join(message.split())
-        self.exit(BAD_VALUE, printable(f"{self.prog}: {line} (see --help)\n", sys.stderr))
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog=PROGRAM,
         description="Where learning objectives for KL-regularized bandits converge, exactly and in "
         "samples.",
@@ -154,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add(commands: Any, name: str, summary: str, details: str, *examples: str) -> _Parser:
+def _add(commands: Any, name: str, summary: str, details: str, *examples: str) -> Parser:
     shown = "\n".join(f"  {PROGRAM} {name} {example}".rstrip() for example in examples)
     return commands.add_parser(
         name,

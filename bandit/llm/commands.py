@@ -17,13 +17,12 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, TextIO
 
 import bandit
 from bandit import _checks, losses
-from bandit.cli import BAD_VALUE, INTERRUPTED, NO_READER
+from bandit._command_line import Parser, answered, complain
 from bandit.llm.folders import load_model, load_tokenizer, with_adapters
-from bandit.tables import printable
 
 PROGRAM = "python -m bandit.llm"
 
@@ -36,51 +35,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Before the libraries that read it are loaded.
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    options = argparse.Namespace()
-    try:
-        _parser().parse_args(argv, namespace=options)
-        options.command(options)
-        sys.stdout.flush()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    except BrokenPipeError:
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return NO_READER
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
-        _say(_one_line(error, options))
-        return BAD_VALUE
+    return answered(PROGRAM, functools.partial(_run, argv), _OPTION_OF)
+
+
+def _run(argv: Sequence[str] | None, options: argparse.Namespace) -> int:
+    _parser().parse_args(argv, namespace=options)
+    options.command(options)
     return 0
-
-
-def _one_line(error: Exception, options: argparse.Namespace) -> str:
-    """The first line of a message, with the option in place of the package's argument."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    text = (str(error) or type(error).__name__).strip().splitlines()[0]
-    argument, colon, rest = text.partition(": ")
-    name = _OPTION_OF.get(argument, argument)
-    return f"--{name.replace('_', '-')}: {rest}" if colon and name in options else text
-
-
-def _say(line: str) -> None:
-    print(printable(f"{PROGRAM}: {line}", sys.stderr), file=sys.stderr)
 
 
 # --------------------------------------------------------------------------------- options
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage above it."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(BAD_VALUE, printable(f"{self.prog}: {message} (see --help)\n", sys.stderr))
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog=PROGRAM,
         description="Learning objectives on language models, from offline completions.",
         epilog=f"{PROGRAM} COMMAND --help tells more, with an example.",
@@ -94,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add(commands: Any, name: str, summary: str, details: str, example: str) -> _Parser:
+def _add(commands: Any, name: str, summary: str, details: str, example: str) -> Parser:
     parser = commands.add_parser(
         name,
         help=summary,
@@ -238,7 +206,7 @@ def _completions(options: argparse.Namespace, tokenizer: Any) -> Any:
     )
     if data.dropped:
         reasons = ", ".join(f"{count} {reason}" for reason, count in data.dropped.items())
-        _say(f"warning: rows dropped from {options.data}: {reasons}")
+        complain(PROGRAM, f"warning: rows dropped from {options.data}: {reasons}")
     if not len(data):
         raise ValueError(f"data: expected at least one row, got none in {options.data}")
     return data
@@ -284,7 +252,8 @@ def _train(options: argparse.Namespace) -> None:
         disable_tqdm=not sys.stderr.isatty(),
     )
     trainer = SequenceTrainer(model, args, data, loss, reduction=options.reduction)
-    trainer.train(resume_from_checkpoint=options.resume)
+    with contextlib.redirect_stdout(sys.stderr):  # Trainer prints its records
+        trainer.train(resume_from_checkpoint=options.resume)
     trainer.save_model(str(options.out))
     # What Trainer adds to a model is a pickle of its own settings.
     (options.out / "training_args.bin").unlink(missing_ok=True)
