@@ -5,14 +5,16 @@ These scripts need torch (extra ``llm``).
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 
 from bandit import Bandit, losses, pairs, plots, preferences, presets
-from bandit.llm import TinyTransformer, as_bandit, train_exact
+from bandit.llm import TinyTransformer, as_bandit
+from bandit.llm.exact import Exact, train_exact_together
 
 SEED, BETA, LEARNING_RATE = 0, 0.5, 0.004
 VOCABULARY, LENGTH = 6, 3
@@ -39,27 +41,46 @@ def behaviors(base: Bandit) -> dict[str, np.ndarray]:
     return {"uniform": np.full(base.shape, 1 / base.n_arms), "reference": base.reference}
 
 
-def trained(name: str, mu: str, steps: int, every: int, shift: float = 0.0) -> pd.DataFrame:
+class Run(NamedTuple):
+    """A method, whose data, and what is added to every reward."""
+
+    method: str
+    behavior: str
+    shift: float = 0.0
+
+
+def trained(runs: Sequence[Run], steps: int, every: int) -> pd.DataFrame:
     """KL(π‖π*) along exact full-batch training of a copy of the reference, a row a record."""
     torch.set_num_threads(1)
     model = reference()
-    base, method = problem(model, shift), presets.method(name)
-    on_labels = "preference" in losses.traits(method.loss).requires
-    history = train_exact(
-        copy.deepcopy(model),
-        method.loss,
-        base,
+    histories = train_exact_together(
+        model,
+        [exact(model, run) for run in runs],
         PROMPT,
-        pairs.independent(behaviors(base)[mu]),
-        preference=preferences.bradley_terry(base.reward) if on_labels else None,
-        baseline=method.baseline,
         steps=steps,
         learning_rate=LEARNING_RATE,
         record_every=every,
     )
-    distance = history.regret()[:, 0] / BETA
-    return pd.DataFrame(
-        {"method": name, "behavior": mu, "shift": shift, "step": history.steps, "kl": distance}
+    return pd.concat(
+        [
+            pd.DataFrame(
+                run._asdict() | {"step": history.steps, "kl": history.regret()[:, 0] / BETA}
+            )
+            for run, history in zip(runs, histories, strict=True)
+        ]
+    )
+
+
+def exact(model: TinyTransformer, run: Run) -> Exact:
+    """What is learned: loss, problem and data; exact preferences for a method that reads them."""
+    base, method = problem(model, run.shift), presets.method(run.method)
+    on_labels = "preference" in losses.traits(method.loss).requires
+    return Exact(
+        method.loss,
+        base,
+        pairs.independent(behaviors(base)[run.behavior]),
+        preferences.bradley_terry(base.reward) if on_labels else None,
+        method.baseline,
     )
 
 

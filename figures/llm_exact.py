@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import pandas as pd
 from _exact import solution
 from _save import options, save
-from _tiny import SEED, behaviors, draw_curve, problem, reference, trained
+from _tiny import SEED, Run, behaviors, draw_curve, problem, reference, trained
 from matplotlib.figure import Figure
 
 from bandit import pairs, plots, presets
@@ -61,8 +61,8 @@ def draw(numbers: pd.DataFrame) -> Figure:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     how = options(__file__, __doc__, arguments)
-    steps, every = (20, 5) if how.quick else (400, 10)
-    numbers = pd.concat([trained(n, mu, steps, every) for mu in TITLES for n in METHODS])
+    steps, every = (20, 5) if how.quick else (300, 10)
+    numbers = trained([Run(name, mu) for mu in TITLES for name in METHODS], steps, every)
     numbers = numbers.merge(limits(), on=["method", "behavior"])
     with plots.style():
         figure = draw(numbers)

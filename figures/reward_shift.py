@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 from _save import options, save
-from _tiny import SEED, draw_curve, trained
+from _tiny import SEED, Run, draw_curve, trained
 from matplotlib.figure import Figure
 
 from bandit import plots, presets
@@ -58,9 +58,7 @@ def draw(numbers: pd.DataFrame) -> Figure:
 def main(arguments: Sequence[str] | None = None) -> None:
     how = options(__file__, __doc__, arguments)
     steps, every = (20, 5) if how.quick else (300, 10)
-    numbers = pd.concat(
-        [trained(name, "reference", steps, every, s) for name in METHODS for s in SHIFTS]
-    )
+    numbers = trained([Run(n, "reference", s) for n in METHODS for s in SHIFTS], steps, every)
     with plots.style():
         figure = draw(numbers)
     save(figure, numbers, how, title="Rewards shifted by a constant", seed=SEED)

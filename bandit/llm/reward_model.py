@@ -5,6 +5,7 @@ Letters: ``B`` rows, ``T`` tokens, ``N`` pairs.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -244,13 +245,11 @@ def _pairs_of(completions: Any) -> tuple[list[tuple[list[int], list[int]]], NDAr
 
 
 def _right_padded(texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    longest = max(map(len, texts))
-    ids = torch.zeros(len(texts), longest, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for i, text in enumerate(texts):
-        ids[i, : len(text)] = torch.as_tensor(text)
-        mask[i, : len(text)] = 1
-    return ids, mask
+    lengths = torch.tensor([len(text) for text in texts])
+    mask = torch.arange(int(lengths.max())) < lengths[:, None]
+    ids = torch.zeros(mask.shape, dtype=torch.long)
+    ids[mask] = torch.tensor(list(itertools.chain.from_iterable(texts)))
+    return ids, mask.long()
 
 
 def _shown(batches: Any, total: int, progress: bool) -> Any:

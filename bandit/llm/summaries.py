@@ -102,7 +102,7 @@ class World(NamedTuple):
 
 
 def make_world(
-    seed: int = 0, *, documents: int = 1024, held_out: int = 32, steps: int = 800
+    seed: int = 0, *, documents: int = 512, held_out: int = 32, steps: int = 400
 ) -> World:
     """Documents, a reference (SFT) and a reward model, each trained for ``steps`` steps."""
     rng = np.random.default_rng(seed)
@@ -134,7 +134,9 @@ def make_world(
 
 def new_model(seed: int = 0) -> TinyTransformer:
     """An untrained writer of summaries."""
-    return TinyTransformer(WORDS + 1, SUMMARY, eos=END, prompt_length=DOCUMENT, layers=1, seed=seed)
+    return TinyTransformer(
+        WORDS + 1, SUMMARY, eos=END, prompt_length=DOCUMENT, layers=1, heads=1, seed=seed
+    )
 
 
 def _imitate(

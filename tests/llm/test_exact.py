@@ -9,6 +9,8 @@ import pytest
 
 from bandit import losses, pairs
 from bandit.llm import TinyTransformer, as_bandit, policy_of, train_exact
+from bandit.llm.copies import Copies
+from bandit.llm.exact import Exact, train_exact_together
 
 V, L, BETA = 6, 3, 0.5
 PROMPTS = [[0]]
@@ -124,3 +126,50 @@ def test_hyper_parameters_may_be_bound_and_others_are_refused():
         run(losses.dpo)
     with pytest.raises(ValueError, match=r"^steps: expected a positive integer, got 0"):
         train_exact(model, losses.copg, problem, PROMPTS, mu, steps=0)
+
+
+def test_side_by_side_is_as_one_at_a_time():
+    """Runs with other losses, data, rewards and contexts of other weight; the model stays."""
+    prompts, rng = np.array([[0], [2]]), np.random.default_rng(3)
+    model = TinyTransformer(V, 2, width=16)
+    r = rng.normal(size=(2, V**2))
+    mu = rng.dirichlet(np.ones(V**2))
+    preference = 1 / (1 + np.exp(r[:, None, :] - r[:, :, None]))
+    problem = as_bandit(model, r, BETA, prompts, context_weights=[0.8, 0.2])
+    shifted = as_bandit(model, r - 2, 2 * BETA, prompts)
+    uniform = pairs.independent(np.full(V**2, V**-2.0))
+    runs = [
+        Exact(losses.copg, problem, uniform),
+        Exact(losses.policy_gradient, shifted, pairs.independent(mu)),
+        Exact(losses.policy_gradient, problem, pairs.independent(mu), baseline="behavior"),
+        Exact(losses.dpo, problem, pairs.independent(mu), preference),
+    ]
+    before = [p.clone() for p in model.parameters()]
+    options = {"steps": 5, "learning_rate": 2e-3, "record_every": 2}
+    together = train_exact_together(model, runs, prompts, **options)
+    assert all((a == b).all() for a, b in zip(before, model.parameters(), strict=True))
+    for run, found in zip(runs, together, strict=True):
+        alone = train_exact(
+            TinyTransformer(V, 2, width=16),
+            run.loss,
+            run.problem,
+            prompts,
+            run.pairs,
+            preference=run.preference,
+            baseline=run.baseline,
+            **options,
+        )
+        np.testing.assert_array_equal(found.steps, [0, 2, 4, 5])
+        np.testing.assert_allclose(found.logits, alone.logits, rtol=0, atol=2e-4)
+        assert found.method == alone.method
+        assert found.settings == alone.settings
+        assert np.abs(found.logits[-1] - found.logits[0]).max() > 0.01
+    last = np.stack([history.logits[-1, 0] for history in together])
+    apart = np.abs(last[:, None] - last[None]).max(axis=(2, 3))
+    assert apart[~np.eye(4, dtype=bool)].min() > 2e-3
+
+
+@pytest.mark.parametrize("rates", [[], [1e-2, 1e-3]])
+def test_copies_come_in_the_order_of_their_learning_rates(rates):
+    with pytest.raises(ValueError, match="learning_rates: expected at least one, in ascending"):
+        Copies(TinyTransformer(V, 2, width=16), rates)
