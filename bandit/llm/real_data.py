@@ -10,7 +10,7 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,6 +66,18 @@ SUBJECTS = (
     "The weather this summer",
     "The course on statistics",
     "Our visit to the museum",
+    "The new library",
+    "My cousin's wedding",
+    "The meal on the plane",
+    "Their latest record",
+    "The match on Sunday",
+    "This pair of shoes",
+    "The road through the hills",
+    "His speech at dinner",
+    "The market in the square",
+    "Our first apartment",
+    "The documentary about bees",
+    "The dentist downtown",
 )
 VERBS = (
     "was",
@@ -147,35 +159,41 @@ def linear_reward(better: np.ndarray, worse: np.ndarray, decay: float = 1e-2) ->
 
 def learn_reward(
     model: Any, tokenizer: Any, judged: Sequence[Paper], own: Sequence[str]
-) -> tuple[rewards.Reward, dict[str, float]]:
+) -> dict[str, Any]:
     """A reward of summaries from preferences, and its accuracy on papers it has not seen.
 
-    People's summaries are preferred to the next paper's and to the reference's ``own``. Rewards are
-    scaled to a standard deviation of ½ over the summaries seen.
+    People's summaries are preferred to the next paper's and to the reference's ``own``; two thirds
+    of the papers are learned from. The numbers are for :func:`learned_reward`, scaled to a standard
+    deviation of ½ over all summaries seen.
     """
     prompts = [chat(tokenizer, paper) for paper in judged]
     count = len(judged)
-    people = features(
-        model, tokenizer, [p + j.summary for p, j in zip(prompts, judged, strict=True)]
+    people, swapped, machine = (
+        features(model, tokenizer, [p + y for p, y in zip(prompts, texts, strict=True)])
+        for texts in (
+            [paper.summary for paper in judged],
+            [judged[(i + 1) % count].summary for i in range(count)],
+            own,
+        )
     )
-    swapped = features(
-        model,
-        tokenizer,
-        [p + judged[(i + 1) % count].summary for i, p in enumerate(prompts)],
-    )
-    machine = features(model, tokenizer, [p + y for p, y in zip(prompts, own, strict=True)])
     half = 2 * count // 3
     better = np.concatenate([people[:half], people[:half]])
     w = linear_reward(better, np.concatenate([swapped[:half], machine[:half]]))
-    accuracy = {
+    seen = np.concatenate([people, swapped, machine]) @ w
+    return {
         "accuracy_other_paper": float(np.mean((people - swapped)[half:] @ w > 0)),
         "accuracy_machine": float(np.mean((people - machine)[half:] @ w > 0)),
+        "weights": (w * 0.5 / seen.std()).tolist(),
+        "shift": float(seen.mean() * 0.5 / seen.std()),
     }
-    seen = np.concatenate([people, swapped, machine]) @ w
-    scale, shift = 0.5 / seen.std(), seen.mean()
+
+
+def learned_reward(model: Any, tokenizer: Any, learned: Mapping[str, Any]) -> rewards.Reward:
+    """The reward that ``learn_reward`` found; ``model`` is the one it was learned with."""
+    w, shift = np.array(learned["weights"]), learned["shift"]
 
     def reward(prompts: list[str], completions: list[str]) -> list[float]:
         texts = [p + c for p, c in zip(prompts, completions, strict=True)]
-        return ((features(model, tokenizer, texts) @ w - shift) * scale).tolist()
+        return (features(model, tokenizer, texts) @ w - shift).tolist()
 
-    return reward, accuracy
+    return reward
