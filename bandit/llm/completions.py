@@ -131,6 +131,7 @@ class Completions(Sequence[Row]):
         *,
         tokenizer: Any = None,
         eos: int | EllipsisType | None = ...,
+        bos: int | EllipsisType | None = ...,
         max_length: int | None = None,
         with_prompt: bool = False,
         on_bad: str = "raise",
@@ -151,6 +152,10 @@ class Completions(Sequence[Row]):
             Token to end completions with, unless they already end so or are ``truncated``; it is
             part of the completion. Default: the tokenizer's for text; ids are taken as they are.
             None: nothing is appended.
+        bos : int or None, optional
+            Token that begins a sequence: a prompt that has it twice, or a completion that begins
+            with it, is refused. Default: the tokenizer's; of rows that come as ids, without a
+            tokenizer, nobody knows it, and nothing is refused. It is never put into ids.
         max_length : int, optional
             Most tokens of prompt and completion together. Nothing is ever cut.
         with_prompt : bool
@@ -163,13 +168,14 @@ class Completions(Sequence[Row]):
         Raises
         ------
         ValueError
-            Naming row and column: an empty prompt or completion, None, a doubled BOS, a row that is
-            too long, a completion that does not begin with its prompt, numbers that do not fit.
+            Naming row and column: an empty prompt or completion, None, a doubled BOS (see ``bos``),
+            a row that is too long, a completion that does not begin with its prompt, numbers that
+            do not fit.
         """
         _checks.one_of("on_bad", on_bad, ("raise", "drop"))
         if max_length is not None:
             max_length = _checks.positive_integer("max_length", max_length)
-        reader = Reader(tokenizer, eos, max_length, with_prompt)
+        reader = Reader(tokenizer, eos, max_length, with_prompt, bos)
         rows: list[Row] = []
         dropped, columns = Counter[str](), None
         for i, record in enumerate(records):

@@ -52,6 +52,7 @@ class Reader(NamedTuple):
     eos: int | EllipsisType | None
     max_length: int | None
     with_prompt: bool
+    bos: int | EllipsisType | None = ...
 
     def row(self, record: Mapping[str, Any], row_id: int) -> Row:
         """The row of a record; BadRowError if it cannot be used."""
@@ -97,9 +98,10 @@ class Reader(NamedTuple):
             ids = _token_ids(column, tokens)
         if not ids:
             raise BadRowError(column, f"empty {column.rstrip('s')}", "at least one token")
-        bos = getattr(self.tokenizer, "bos_token_id", None)
+        bos, eos = (getattr(self.tokenizer, f"{x}_token_id", None) for x in ("bos", "eos"))
+        bos = bos if isinstance(self.bos, EllipsisType) else self.bos
         if bos is not None:
-            ends_too = bos == getattr(self.tokenizer, "eos_token_id", None)
+            ends_too = bos in (eos, self.eos)
             if ids[:2] == [bos, bos] or (column != "prompt" and ids[0] == bos and not ends_too):
                 raise BadRowError(column, "doubled BOS", "one beginning-of-sequence token")
         return ids

@@ -9,7 +9,8 @@ On one machine with eight devices, and on two such machines (the second with ``-
     torchrun --nproc-per-node 8 --nnodes 2 --node-rank 0 \
         --rdzv-backend c10d --rdzv-endpoint first-machine:29500 train.py
 
-With the weights sharded over the devices (FSDP)::
+With the weights sharded over the devices (FSDP; not over processors, where accelerate would quietly
+give every process the whole model, so that it is refused here)::
 
     accelerate launch --use_fsdp --num_processes 8 --fsdp_version 2 \
         --fsdp_auto_wrap_policy TRANSFORMER_BASED_WRAP train.py
@@ -122,6 +123,7 @@ class SequenceTrainer(transformers.Trainer):
             raise ValueError(
                 f"args: expected one device a process (launch with torchrun), got {self.args.n_gpu}"
             )
+        check_sharding(self.args, self.accelerator.distributed_type)
         # How Trainer is told the same in versions before it had that attribute.
         self.model_accepts_loss_kwargs = True
         self._training_sums = self._evaluation_sums = self._no_sums()
@@ -260,6 +262,16 @@ class SequenceTrainer(transformers.Trainer):
                     f"with (mean ln π_ref {then:.6g}), got {now:.6g}"
                 )
         return super().train(resume_from_checkpoint, *args, **options)
+
+
+def check_sharding(args: transformers.TrainingArguments, distributed: Any) -> None:
+    """Raise if FSDP was asked for and isn't there: accelerate says nothing of it."""
+    asked = bool(args.fsdp) or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    if asked and distributed.value != "FSDP":
+        raise ValueError(
+            "args: expected processes with accelerators of their own for FSDP, got "
+            f"{distributed.value}, where every process would hold the whole model"
+        )
 
 
 def referenced(

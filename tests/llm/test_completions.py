@@ -200,6 +200,25 @@ def test_a_doubled_beginning_is_refused(tokenizer, prompt, completion, column):
         Completions.from_lists([prompt], [[completion, completion]], tokenizer=tokenizer)
 
 
+def test_a_doubled_beginning_in_ids_is_seen_by_those_who_know_the_token():
+    rows = ([[5, 5, 2], [5, 2], [5, 2]], [[[4], [3]], [[4], [5, 3]], [[4], [3]]])
+    assert len(Completions.from_lists(*rows)) == 3
+    data = Completions.from_lists(*rows, bos=5, on_bad="drop")
+    assert [row.row_id for row in data] == [2]
+    assert dict(data.dropped) == {"doubled BOS": 2}
+    with pytest.raises(ValueError, match=r"^row 0, completions: .* got doubled BOS$"):
+        Completions.from_lists(*(column[1:] for column in rows), bos=5)
+    # A token that ends completions too may be all there is of one.
+    assert len(Completions.from_lists([[5, 2]], [[[5], [3]]], bos=5, eos=5)) == 1
+
+
+def test_bos_can_be_another_token_or_none_than_the_tokenizers(tokenizer):
+    doubled = ([[BOS, BOS, 2]], [[[4], [3]]])
+    assert len(Completions.from_lists(*doubled, tokenizer=tokenizer, bos=None)) == 1
+    with pytest.raises(ValueError, match="doubled BOS"):
+        Completions.from_lists([[6, 6]], [[[4], [3]]], tokenizer=tokenizer, bos=6)
+
+
 def test_rows_keep_their_number_when_others_are_dropped():
     data = Completions.from_lists([[], [3], [4]], [[[2], [3]]] * 3, on_bad="drop")
     assert [row.row_id for row in data] == [1, 2]

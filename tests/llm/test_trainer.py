@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+from contextlib import nullcontext
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import transformers
+from accelerate.utils import DistributedType
 
 from bandit import losses
 from bandit.llm import (
@@ -24,7 +27,7 @@ from bandit.llm import (
     train_tiny,
 )
 from bandit.llm.generation import generate
-from bandit.llm.trainer import last_checkpoint
+from bandit.llm.trainer import check_sharding, last_checkpoint
 
 V = 23
 COPG = partial(losses.copg, beta=0.3)
@@ -368,6 +371,21 @@ def test_nothing_to_go_on_from(make_model, arguments, data):
     trainer = SequenceTrainer(make_model("tiny"), arguments(), data, COPG)
     with pytest.raises(ValueError, match=r"^resume_from_checkpoint: expected a checkpoint in"):
         trainer.train(resume_from_checkpoint=True)
+
+
+def test_sharding_that_would_not_happen_is_refused(make_model, arguments, data, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ValueError, match=r"^args: expected processes with .* for FSDP, got NO,"):
+        SequenceTrainer(make_model("llama"), arguments(), data, COPG)
+
+
+@pytest.mark.parametrize("asked", [True, False])
+@pytest.mark.parametrize("kind", [DistributedType.FSDP, DistributedType.MULTI_CPU])
+def test_sharding_is_what_was_asked_for(asked, kind, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "false")
+    refused = asked and kind != DistributedType.FSDP
+    with pytest.raises(ValueError, match="got MULTI_CPU") if refused else nullcontext():
+        check_sharding(SimpleNamespace(fsdp=asked), kind)
 
 
 def test_several_devices_in_one_process_are_refused(make_model, arguments, data, monkeypatch):
