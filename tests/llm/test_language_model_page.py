@@ -1,0 +1,168 @@
+"""What the page on language models shows can be run as it stands."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from bandit import losses
+from bandit.llm import Completions, real, rewards
+from bandit.llm.commands import _parser
+from bandit.llm.surrogate import METRICS
+
+PAGE = Path(__file__).parents[2] / "notebooks" / "site" / "pages" / "language-models.md"
+TEXT = PAGE.read_text(encoding="utf-8")
+
+
+def fences(language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL)
+
+
+class Tokenizer:
+    """Splits at spaces; words become numbers as they come."""
+
+    bos_token_id, eos_token_id = None, 2
+
+    def __call__(self, text, add_special_tokens=True):
+        return {"input_ids": [3 + sum(map(ord, word)) % 20 for word in text.split()]}
+
+    def get_vocab(self):
+        return {}
+
+
+@pytest.fixture
+def rows():
+    return [json.loads(block) for block in fences("json")]
+
+
+@pytest.mark.filterwarnings("ignore:'pin_memory'")
+def test_the_script_trains(make_model, rows, tmp_path, monkeypatch):
+    import transformers
+
+    monkeypatch.chdir(tmp_path)
+    make_model("llama").save_pretrained("model")
+    Path("scored.jsonl").write_text((json.dumps(rows[0]) + "\n") * 4)
+    monkeypatch.setattr(
+        transformers.AutoTokenizer, "from_pretrained", lambda path, **_: Tokenizer()
+    )
+    (script,) = fences("python")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    scope = {}
+    exec(compile(script, str(PAGE), "exec"), scope)
+    assert scope["trainer"].state.global_step == 4
+    assert Path("out/checkpoint-4").is_dir()
+    logged = scope["trainer"].state.log_history
+    assert "train_loss" in logged[-1]
+
+
+def test_rows_are_read(rows):
+    data = Completions.from_records(rows[:1], tokenizer=Tokenizer())
+    assert data.fields() == ["reward"]
+    assert len(data[0].completion_ids) == 3
+    data = Completions.from_records(rows[1:], tokenizer=Tokenizer())
+    assert data.fields() == ["reward", "preference"]
+
+
+def test_columns_and_what_needs_them():
+    needs = {
+        "rewards": "reward",
+        "preference": "preference",
+        "behavior_log_prob": "behavior_log_prob",
+    }
+    for column, field in needs.items():
+        (cell,) = re.findall(rf"^\| `{column}` \|.*\| (.*) \|$", TEXT, flags=re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", cell):
+            assert field in losses.traits(losses.get(name)).requires, name
+
+
+def test_commands_are_accepted():
+    lines = [line for block in fences("sh") for line in block.splitlines()]
+    ours = [line for line in lines if line.startswith("python -m bandit.llm ")]
+    assert len(ours) == 3
+    for line in ours:
+        _parser().parse_args(line.split()[3:])
+
+
+def test_every_metric_is_explained():
+    explained = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", TEXT, flags=re.MULTILINE)
+    names = {name for cell in explained for name in re.findall(r"\w+", cell)}
+    assert {*METRICS, "loss", "grad_norm"} <= names
+
+
+def test_names_exist():
+    import bandit.llm
+    from bandit.llm import rounds, trainer
+
+    for name in re.findall(r"`(?:bandit\.llm\.)?(\w+)`", TEXT):
+        if name.startswith(("train_", "enumerate_", "evaluate_", "reference_log")):
+            assert hasattr(bandit.llm, name), name
+    for name in ("sentiment", "checks", "length"):
+        assert callable(getattr(rewards, name))
+    taken = inspect.signature(trainer.SequenceTrainer.__init__).parameters
+    assert {"reference", "reference_cache", "chunk_tokens"} <= set(taken)
+    assert "temperature" in inspect.signature(rounds.train_rounds).parameters
+
+
+def test_the_configuration_is_one_accelerate_reads(tmp_path):
+    from accelerate.commands.config.config_args import ClusterConfig
+
+    (block,) = fences("yaml")
+    path = tmp_path / "fsdp.yaml"
+    path.write_text(block)
+    known = set(inspect.signature(ClusterConfig).parameters)
+    assert set(yaml.safe_load(block)) <= known
+    assert ClusterConfig.from_yaml_file(str(path)).fsdp_config["fsdp_version"] == 2
+
+
+def cells(text, columns):
+    """The rows of tables with so many columns, by the name in their first cell."""
+    rows = [
+        [cell.strip() for cell in line.strip().strip("|").split("|")]
+        for line in text.splitlines()
+        if re.match(r"\| (reference|CoPG|DPO|IPO) \|", line)
+    ]
+    return {row[0]: row[1:] for row in rows if len(row) == columns}
+
+
+def numbers(cell):
+    return [float(x) for x in re.findall(r"-?[\d.]+", cell.replace("−", "-"))]
+
+
+def test_means_and_errors_follow_from_the_seeds():
+    rows = cells(TEXT, 7)
+    assert list(rows) == ["reference", "CoPG", "DPO", "IPO"]
+    for _, reward, kl, mean_reward, mean_kl, objective in rows.values():
+        seeds = np.array(numbers(reward))
+        assert len(seeds) == real.SIZES["small"].seeds
+        for cell, values in ((mean_reward, seeds), (mean_kl, np.array(numbers(kl)))):
+            if len(values) > 1:
+                mean, error = numbers(cell)
+                assert mean == pytest.approx(values.mean(), abs=0.006)
+                assert error == pytest.approx(values.std(ddof=1) / np.sqrt(3), abs=0.006)
+        expected = numbers(mean_reward)[0] - real.BETA * numbers(mean_kl)[0]
+        assert numbers(objective)[0] == pytest.approx(expected, abs=0.001)
+
+
+def test_chosen_rates_are_those_of_the_greatest_objective():
+    tuning, rows = cells(TEXT, 5), cells(TEXT, 7)
+    assert list(tuning) == ["CoPG", "DPO", "IPO"]
+    for method, found in tuning.items():
+        values = [numbers(cell) for cell in found]
+        for objective, reward, kl in values:
+            assert objective == pytest.approx(reward - real.BETA * kl, abs=0.006)
+        objectives = dict(zip(real.LEARNING_RATES, (v[0] for v in values), strict=True))
+        assert float(rows[method][0]) == real.best_rate(objectives)
+
+
+def test_the_readme_has_the_same_numbers():
+    readme = (PAGE.parents[3] / "README.md").read_text(encoding="utf-8")
+    rows = cells(TEXT, 7)
+    for method, found in cells(readme, 5).items():
+        assert found == [rows[method][i] for i in (0, 3, 4, 5)]
+    assert list(cells(readme, 5)) == list(rows)
