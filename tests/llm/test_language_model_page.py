@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -166,3 +167,23 @@ def test_the_readme_has_the_same_numbers():
     for method, found in cells(readme, 5).items():
         assert found == [rows[method][i] for i in (0, 3, 4, 5)]
     assert list(cells(readme, 5)) == list(rows)
+
+
+RESULTS = Path(__file__).parents[2] / "notebooks" / "results" / "sentiment-small"
+
+
+def test_tables_are_those_of_the_kept_results():
+    labels = {"reference": "reference", "copg": "CoPG", "dpo": "DPO", "ipo": "IPO"}
+    runs = pd.read_csv(RESULTS / "results.csv").groupby("method", sort=False)
+    tuning = pd.read_csv(RESULTS / "tuning.csv").groupby("method", sort=False)
+    final, tuned = cells(TEXT, 7), cells(TEXT, 5)
+    for method, run in runs:
+        rate, reward, kl = final[labels[method]][:3]
+        np.testing.assert_allclose(numbers(reward), run.reward, atol=5e-4)
+        if method == "reference":
+            continue
+        np.testing.assert_allclose(numbers(kl), run.kl, atol=0.01)
+        assert float(rate) == run.learning_rate.unique()
+    for method, run in tuning:
+        shown = np.array([numbers(cell) for cell in tuned[labels[method]]])
+        np.testing.assert_allclose(shown, run[["objective", "reward", "kl"]], atol=0.006)
