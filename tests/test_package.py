@@ -93,6 +93,7 @@ NAMES = {
     "zeroth_order_gradient",
     "bandit.plots": "simplex_flow regret_curves policy_bars reward_kl_front",
     "bandit.verification": "verify Report Finding Example CHECKS",
+    "bandit.verification.drafts": "bounded_contrast forgotten_axis mean_reward_baseline wrong_sign",
 }
 MODULES = sorted(
     name
