@@ -75,7 +75,7 @@ def bootstrap(
     if np.isnan(FORMULAS[method](given(method, log, policy, *extra))[0]):
         raise ValueError(NOTHING_SHOWN)
     level, times = level_between_0_and_1(level), _checks.positive_integer("replicates", replicates)
-    rng = np.random.default_rng(rng)
+    rng = _checks.generator_of(rng)
     kinds, often = _kinds_of_rows(log)
     drawn = np.empty(times)
     for i in range(times):

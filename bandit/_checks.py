@@ -119,6 +119,18 @@ def shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+def generator_of(rng: Any) -> np.random.Generator:
+    """A generator from a seed, a seed sequence or a generator, which is used as it is."""
+    seeds = (int, np.integer, np.random.SeedSequence, np.random.Generator)
+    if isinstance(rng, bool) or not isinstance(rng, seeds):
+        raise TypeError(
+            f"rng: expected a seed, SeedSequence or Generator of numpy, got {type(rng).__name__}"
+        )
+    if isinstance(rng, (int, np.integer)) and rng < 0:
+        raise ValueError(f"rng: expected a seed of at least 0, got {rng}")
+    return np.random.default_rng(rng)
+
+
 def read_only(array: NDArray[Any]) -> NDArray[Any]:
     """A copy that cannot be written to: a problem does not change after it was checked."""
     array = np.array(array, copy=True)

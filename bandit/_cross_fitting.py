@@ -52,7 +52,7 @@ def cross_fitted(
         raise ValueError(f"folds: expected from 2 to n = {len(data)}, got {many}")
     if rng is None:
         raise ValueError(f"rng: expected a Generator or a seed to draw {many} folds, got None")
-    return _in_folds(data, policy, shrinkage, many, np.random.default_rng(rng))
+    return _in_folds(data, policy, shrinkage, many, _checks.generator_of(rng))
 
 
 def _in_folds(

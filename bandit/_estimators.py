@@ -133,7 +133,7 @@ def _influence_on_model(given: Given, met: Array) -> tuple[Array, Array, Array]:
 
 def _dr(given: Given) -> tuple[float, float]:
     n = given.counts.n.sum()
-    value = corrected_total(given) / n
+    value = corrected_total(given) / float(n)
     return value, standard_error(corrected_squares(given, value), n)
 
 

@@ -58,10 +58,21 @@ def reward_for(method: Method, evidence: Evidence, problem: Bandit) -> Array:
     The estimated reward, where the loss is affine in it. The likelihood's weights exp(r/β) are not:
     there β ln of their mean serves.
     """
-    name, given = groups.name_of(method.loss), getattr(method.loss, "keywords", {})
-    if name == "reward_weighted" and not given.get("normalize", False):
+    if _weighs_rows(method.loss):
+        given = getattr(method.loss, "keywords", {})
         return problem.reward + evidence.log_mean_exp(given.get("beta", problem.beta))
     return problem.reward
+
+
+def reads_rows(method: Method) -> bool:
+    """Whether a method asks more of a cell's rows than their sums: who beats whom, or exp(r/β)."""
+    loss = method.loss
+    return "preference" in losses.traits(loss).requires or _weighs_rows(loss)
+
+
+def _weighs_rows(loss: Any) -> bool:
+    given = getattr(loss, "keywords", {})
+    return groups.name_of(loss) == "reward_weighted" and not given.get("normalize", False)
 
 
 # --------------------------------------------------------------------------------- tabular, exact

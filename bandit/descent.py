@@ -126,21 +126,9 @@ def start_of(start: Any, default: Array, runs: int) -> Array:
 
 def streams_of(rng: Any, runs: int) -> tuple[Streams, Streams]:
     """For every run, two streams of its own: one for draws and one for noise."""
-    generator = generator_of(rng)
+    generator = _checks.generator_of(rng)
     both = [run.spawn(2) for run in generator.spawn(runs)]
     return [one for one, _ in both], [two for _, two in both]
-
-
-def generator_of(rng: Any) -> np.random.Generator:
-    """A generator from a seed, a seed sequence or a generator, which is used as it is."""
-    seeds = (int, np.integer, np.random.SeedSequence, np.random.Generator)
-    if isinstance(rng, bool) or not isinstance(rng, seeds):
-        raise TypeError(
-            f"rng: expected a seed, SeedSequence or Generator of numpy, got {type(rng).__name__}"
-        )
-    if isinstance(rng, (int, np.integer)) and rng < 0:
-        raise ValueError(f"rng: expected a seed of at least 0, got {rng}")
-    return np.random.default_rng(rng)
 
 
 @contextlib.contextmanager

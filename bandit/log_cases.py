@@ -117,7 +117,7 @@ def divided(logged: Logged, share: float, seed: int) -> tuple[Logged, Logged]:
         raise ValueError(
             f"holdout: expected a share that leaves rows on both sides, got {held} of {len(log)}"
         )
-    order = np.random.default_rng(seed).permutation(len(log))
+    order = _checks.generator_of(seed).permutation(len(log))
     return (
         Logged(logged.name, _rows(log, np.sort(order[held:])), False),
         Logged(logged.name, _rows(log, np.sort(order[:held])), False),

@@ -209,12 +209,12 @@ def _fit(options: argparse.Namespace) -> int:
 def _learn(options: argparse.Namespace) -> tuple[Fit, Logged]:
     """What was learned, and the log that judges it."""
     from bandit import log_cases
+    from bandit._learning import reads_rows
 
     if options.holdout is None and options.seed is not None:
         raise ValueError(f"seed: expected none without --holdout, got {options.seed}")
-    # Whose rows beat whose cannot be told from sums.
-    compared = cases.reads_preferences(presets.method(options.method))
-    logged = log_cases.from_options(options, rows=compared or options.holdout is not None)
+    rows = options.holdout is not None or reads_rows(presets.method(options.method))
+    logged = log_cases.from_options(options, rows=rows)
     reference = options.reference
     if reference not in REFERENCES:
         logged, reference = log_cases.read_policy("reference", Path(reference), logged)

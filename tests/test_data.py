@@ -155,6 +155,7 @@ def test_tables_keep_labels():
         (lambda: data.open_bandit("kids", "bts"), "campaign: expected one of all, men, women"),
         (lambda: data.open_bandit("all", "best"), "policy: expected one of random, bts"),
         (lambda: data.semi_synthetic("all", 0, 0), "n: expected a positive integer"),
+        (lambda: data.semi_synthetic("all", 5, None), "rng: expected a seed, SeedSequence or"),
         (lambda: data.thompson_policy([1.0], [1.0], slots=2), "slots: expected at most"),
         (lambda: data.thompson_policy([1e6, 1.0], [1e6, 1.0], panels=1), "panels: expected more"),
     ],
@@ -690,3 +691,5 @@ def test_digits_are_pairs_of_answers_with_their_truth():
     assert_same_log(data.digits(9, 1).log, data.digits(9, 1).log)
     with pytest.raises(ValueError, match="behavior: expected shape"):
         data.digits(9, 1, [0.5, 0.5])
+    with pytest.raises(TypeError, match="rng: expected a seed, SeedSequence or Generator"):
+        data.digits(9, None)

@@ -219,6 +219,20 @@ def test_what_has_no_answer_is_said_once(capsys, tmp_path):
     assert err.count("no finite solution") == 1
 
 
+def test_likelihoods_see_the_rows_of_a_file(capsys, tmp_path):
+    """The mean of exp(r/β) is not told by sums of r."""
+    rng, path, out = np.random.default_rng(2), tmp_path / "log.csv", tmp_path / "out"
+    arms, rewards = rng.integers(0, 3, 90), rng.normal(0.3, 1.2, 90)
+    rows = [f"{arm},{reward:.17g}" for arm, reward in zip(arms, rewards, strict=True)]
+    path.write_text("\n".join(["arm,gain", *rows]), encoding="utf-8")
+    words = [path, "--arm", "arm", "--reward", "gain", "--method", "reward_weighted"]
+    output(capsys, "fit", *words, "--beta", "0.5", "--out", out)
+    share = np.array([np.exp(rewards[arms == arm] / 0.5).sum() for arm in range(3)])
+    table = pd.read_csv(out / "policy.csv", index_col="arm")
+    expected = share / share.sum()
+    np.testing.assert_allclose(table["probability"].sort_index(), expected, rtol=1e-12)
+
+
 @pytest.mark.parametrize("method", ["copg", "ipo"])
 def test_arms_that_only_the_reference_knows_are_learned_about(capsys, file, tmp_path, method):
     reference = tmp_path / "reference.csv"
@@ -419,6 +433,7 @@ WRONG = {
     "fit LOG --arm item --reward click --beta 1 --level 0": "--level: expected a finite number",
     "fit LOG --arm item --reward click --beta 1 --seed 1": "--seed: expected none without",
     "fit LOG --arm item --reward click --beta 1 --holdout 1": "--holdout: expected a share that",
+    "fit LOG --arm item --reward click --beta 1 --holdout 0.5 --seed -1": "--seed: expected a seed",
     "fit --example open-bandit --beta 1 --holdout 0.5": "--holdout: expected none beside --example",
     "fit LOG --arm item --reward click --beta 1 --method magic": "argument --method: invalid",
     "fit LOG --arm item --reward click --beta 1 --reference no.csv": "no.csv: No such file",

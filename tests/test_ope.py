@@ -519,6 +519,9 @@ EVEN = [0.5, 0.5]
         (lambda: ope.bootstrap(LOG, EVEN, "best", rng=0), "method: expected one of"),
         (lambda: ope.bootstrap(LOG, EVEN, "ipw", rng=0, model=EVEN), "method: expected one with"),
         (lambda: ope.bootstrap(LOG, EVEN, rng=0, replicates=0), "replicates: expected a positive"),
+        (lambda: ope.bootstrap(LOG, EVEN, rng=None), "rng: expected a seed, SeedSequence or"),
+        (lambda: ope.bootstrap(LOG, EVEN, rng=-1), "rng: expected a seed of at least 0, got -1"),
+        (lambda: ope.doubly_robust(LOG, EVEN, folds=2, rng="a"), "rng: expected a seed, Seed"),
         (
             lambda: ope.self_normalized_ipw(
                 data.Log(None, [0], [1.0], [0.5], arm_labels="ab"), [0, 1]

@@ -69,7 +69,7 @@ def semi_synthetic(campaign: str, n: int, rng: np.random.Generator | int) -> Sim
     """
     alpha, beta = production_prior(campaign)
     rows = _checks.positive_integer("n", n)
-    rng = np.random.default_rng(rng)
+    rng = _checks.generator_of(rng)
     rate, behavior = alpha / (alpha + beta), thompson_policy(alpha, beta, slots=3)
     arms = rng.choice(alpha.size, size=rows, p=behavior)
     clicks = rng.random(rows) < rate[arms]
@@ -210,7 +210,7 @@ def digits(
             'digits: expected scikit-learn; pip install "copg-bandit[data]"'
         ) from error
     pairs = _checks.positive_integer("n_pairs", n_pairs)
-    rng = np.random.default_rng(rng)
+    rng = _checks.generator_of(rng)
     pictures = load_digits()
     digit = np.asarray(pictures.target, dtype=np.int64)
     reward = np.equal.outer(digit, np.arange(10)).astype(np.float64)  # (X, 10)

@@ -15,7 +15,6 @@ from scipy.cluster.hierarchy import fcluster, linkage
 
 from bandit import _checks, preferences
 from bandit._checks import Array
-from bandit.descent import generator_of
 from bandit.problem import Bandit
 
 
@@ -73,7 +72,7 @@ def synthetic_wins(
     if _checks.positive_number("confidence", confidence) > 1:
         raise ValueError(f"confidence: expected a share of at most 1, got {confidence:g}")
     wins, kept = np.zeros((*rows.shape, rows.shape[-1])), 0
-    for x, stream in enumerate(generator_of(rng).spawn(len(rows))):
+    for x, stream in enumerate(_checks.generator_of(rng).spawn(len(rows))):
         clusters = functools.cache(functools.partial(_clusters, places[x], distance))
         for counts in stream.multinomial(samples, rows[x] / rows[x].sum(), size=sets):
             seen = np.flatnonzero(counts)
@@ -144,7 +143,7 @@ def example(
     if not 0 < _checks.positive_number("right", right) < 0.97:
         raise ValueError(f"right: expected a share between 0 and 0.97, got {right:g}")
     length = _checks.positive_number("length", length)
-    rng, kind = generator_of(rng), np.repeat([0, 1, 2], [5, 4, 3])
+    rng, kind = _checks.generator_of(rng), np.repeat([0, 1, 2], [5, 4, 3])
     shape = (_checks.positive_integer("contexts", contexts), len(kind))
     reward = np.array([1.0, 0.0, -1.0])[kind] + 0.1 * rng.normal(size=shape)
     hint = np.array([1.0, 0.0, 0.3])[kind] + 0.7 * rng.normal(size=shape)

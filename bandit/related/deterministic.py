@@ -123,7 +123,7 @@ class _Exploration:
             raise ValueError(
                 f"theta: expected shape ({self.problem.n_parameters},), got {theta.shape}"
             )
-        generator = descent.generator_of(rng)
+        generator = _checks.generator_of(rng)
         size = _checks.positive_integer("batch_size", batch_size)
         return theta, generator.random(size), generator.standard_normal((size, self.numbers))
 

@@ -28,7 +28,7 @@ from scipy.special import expit
 from bandit import _checks, losses, pairs, preferences
 from bandit._checks import Array
 from bandit.analysis import population
-from bandit.descent import Progress, generator_of, reporter
+from bandit.descent import Progress, reporter
 from bandit.policies import LogLinear
 from bandit.problem import Bandit
 from bandit.related._synthetic import Example, Synthetic, example, synthetic_wins
@@ -309,7 +309,7 @@ def relearn_on_policy(
     if not 0 < _checks.positive_number("share", share) < 1:
         raise ValueError(f"share: expected a number between 0 and 1, got {share:g}")
     _checks.positive_integer("rounds", rounds)
-    streams = generator_of(rng).spawn(rounds)
+    streams = _checks.generator_of(rng).spawn(rounds)
     models, drawn, interrupted = [RewardModel.fit(features, wins, ridge=ridge)], [], False
     with reporter(progress, rounds) as report:
         try:

@@ -109,7 +109,7 @@ def zeroth_order_gradient(
     directions = _checks.positive_integer("directions", directions)
     pairs = _checks.positive_integer("pairs", pairs)
     preference = preferences.bradley_terry(problem.reward)
-    generator = descent.generator_of(rng)
+    generator = _checks.generator_of(rng)
     here = logits_of(problem, logits)
     return _estimate(problem, preference, here, generator, directions, pairs, question)
 
