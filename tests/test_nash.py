@@ -13,7 +13,7 @@ from strategies import preference_matrix, seeds, simplex
 
 import bandit
 from bandit import analysis, losses
-from bandit.related import nash
+from bandit.related import _equilibrium, nash
 
 CYCLE = np.array([[0.5, 0.9, 0.2], [0.1, 0.5, 0.7], [0.8, 0.3, 0.5]])
 REFERENCE = np.array([0.2, 0.3, 0.5])
@@ -136,13 +136,18 @@ def test_two_hundred_arms_and_a_tiny_tau():
 
 
 def test_what_float64_cannot_resolve_raises(monkeypatch):
-    monkeypatch.setattr(nash, "_newton", lambda *_: None)
-    with pytest.raises(RuntimeError, match=r"^equilibrium: no solution found at tau"):
+    for tau in (1e-300, 1e-310):
+        with pytest.raises(RuntimeError, match=r"^equilibrium: tau: expected one that .* got 1e-3"):
+            nash.equilibrium(CYCLE, REFERENCE, tau)
+    with pytest.raises(RuntimeError, match=r"at most 1e-06, got .* at tau = 1e-15; try a larger"):
+        nash.equilibrium(CYCLE, REFERENCE, 1e-15)
+    monkeypatch.setattr(_equilibrium, "_newton", lambda *_: None)
+    with pytest.raises(RuntimeError, match=r"^equilibrium: tau: expected one that .* got 0.8$"):
         nash.equilibrium(CYCLE, REFERENCE, 0.1)
-    monkeypatch.setattr(nash, "_newton", lambda a, ref, tau, start: ref if tau > 0.5 else None)
-    with pytest.raises(RuntimeError, match=r"^equilibrium: lost the path at tau = .* to 0.1$"):
+    monkeypatch.setattr(_equilibrium, "_newton", lambda a, r, tau, _: r if tau > 0.5 else None)
+    with pytest.raises(RuntimeError, match=r"got 0.1 \(the path was lost at 0.5"):
         nash.equilibrium(CYCLE, REFERENCE, 0.1)
-    monkeypatch.setattr(nash, "_newton", lambda a, ref, tau, start: ref)
+    monkeypatch.setattr(_equilibrium, "_newton", lambda a, ref, tau, start: ref)
     with pytest.raises(RuntimeError, match=r"^equilibrium: expected a residual of at most 1e-12"):
         nash.equilibrium(CYCLE, REFERENCE, 0.1)
 
@@ -344,6 +349,13 @@ def test_bad_games(name):
         with pytest.raises(ValueError, match=message) as caught:
             call(preference, reference, tau)
         assert "\n" not in str(caught.value)
+
+
+def test_an_equilibrium_of_another_game_is_refused():
+    course = nash.nash_md(CYCLE, REFERENCE, 0.1, steps=2)
+    other = nash.equilibrium(np.full((2, 2), 0.5), [0.4, 0.6], 0.1)
+    with pytest.raises(ValueError, match=r"^target: expected an equilibrium of shape \(3,\), got"):
+        course.kl_from(other)
 
 
 def test_bad_arguments():

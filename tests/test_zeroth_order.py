@@ -22,7 +22,7 @@ from strategies import make_case
 
 import bandit
 from bandit import descent
-from bandit.related import zeroth_order
+from bandit.related import _zeroth_order_mean, zeroth_order
 from bandit.related.zeroth_order import (
     limit_policy,
     link_inverse_mean,
@@ -295,6 +295,14 @@ def test_limit_survives_rewards_large_against_beta():
     policy = limit_policy(problem, judges=2, trim=0.05)
     assert np.isfinite(policy).all()
     assert policy.argmax() == 0
+    tiny = bandit.Bandit(problem.reward, 1e-6, problem.reference)
+    np.testing.assert_allclose(limit_policy(tiny, judges=2, trim=0.05), [1, 0, 0], atol=1e-12)
+
+
+def test_a_limit_that_float64_does_not_resolve_raises(monkeypatch):
+    monkeypatch.setattr(_zeroth_order_mean, "follow", lambda *_: np.log([0.2, 0.3, 0.5]))
+    with pytest.raises(RuntimeError, match=r"^limit_policy: expected a residual of at most 1e-12"):
+        limit_policy(PROBLEM, judges=1, trim=0.05)
 
 
 def test_training_arrives_where_the_mean_gradient_vanishes():

@@ -27,11 +27,9 @@ from bandit import _checks, preferences
 from bandit._checks import Array
 from bandit.descent import Progress, record_interval, record_steps, reporter
 from bandit.problem import kl_divergence, log_softmax
+from bandit.related._equilibrium import against, follow, least_residual
 
 __all__ = ["Equilibrium", "NashHistory", "equilibrium", "exploitability", "nash_md"]
-
-MOST_NEWTON_STEPS = 12
-LEAST_PACE = 1e-6
 
 
 class _Game(NamedTuple):
@@ -99,7 +97,8 @@ def equilibrium(preference: ArrayLike, reference: ArrayLike, tau: float) -> Equi
     Raises
     ------
     RuntimeError
-        If float64 does not resolve the equilibrium to a residual of max(1e-12, 1e-15/τ).
+        If float64 does not resolve the equilibrium to a residual of max(1e-12, 1e-15/τ), or of
+        1e-6 where that is more.
 
     Notes
     -----
@@ -109,64 +108,17 @@ def equilibrium(preference: ArrayLike, reference: ArrayLike, tau: float) -> Equi
     """
     game = _game(preference, reference, tau)
     games = zip(game.advantage, game.log_reference, strict=True)
-    log_policy = np.stack([_follow(*one, game.tau) for one in games])
+    log_policy = np.stack([follow(*one, game.tau, "equilibrium: tau") for one in games])
     policy = np.exp(log_policy)
-    answer = log_softmax(game.log_reference + _against(game.advantage, policy) / game.tau)
+    answer = log_softmax(game.log_reference + against(game.advantage, policy) / game.tau)
     residual = float(np.abs(policy - np.exp(answer)).max())
-    # An advantage rounded to 1e-16 is worth 1e-16/τ nats.
-    allowed = max(1e-12, 1e-15 / game.tau)
+    allowed = least_residual(1.0, game.tau)
     if not residual <= allowed:
         raise RuntimeError(
             f"equilibrium: expected a residual of at most {allowed:.1g}, got {residual:.2g} at "
             f"tau = {game.tau:g}; try a larger tau"
         )
     return Equilibrium(policy.reshape(game.shape), log_policy.reshape(game.shape), residual)
-
-
-def _against(advantage: Array, policy: Array) -> Array:
-    """(P − ½) π, how much more than half the time each arm beats π; (X, K)."""
-    return (advantage @ policy[..., None])[..., 0]
-
-
-def _follow(advantage: Array, log_reference: Array, tau: float) -> Array:
-    """ln π of the equilibrium of one context, followed from large τ down."""
-    # From here on the map to the best answer is a contraction.
-    now = max(tau, 2 * float(np.abs(advantage).max()))
-    start = _newton(advantage, log_reference, now, log_reference)
-    if start is None:
-        raise RuntimeError(f"equilibrium: no solution found at tau = {now:g}")
-    found, pace = start, 0.5
-    while now > tau:
-        following = max(tau, now * (1 - pace))
-        attempt = _newton(advantage, log_reference, following, found)
-        if attempt is None:
-            pace /= 2
-            if pace < LEAST_PACE:
-                raise RuntimeError(
-                    f"equilibrium: lost the path at tau = {now:g} on the way to {tau:g}"
-                )
-            continue
-        found, now, pace = attempt, following, min(0.9, 1.5 * pace)
-    return found
-
-
-def _newton(advantage: Array, log_reference: Array, tau: float, start: Array) -> Array | None:
-    """Newton's method for ln π = ln π_ref + (P − ½)π/τ up to a constant; None if it gets lost."""
-    log_policy, last, identity = start, np.inf, np.eye(len(start))
-    for _ in range(MOST_NEWTON_STEPS):
-        policy = np.exp(log_policy)
-        residual = log_policy - log_softmax(log_reference + advantage @ policy / tau)
-        # π moves by π (u − E_π[u]) where ln π moves by u.
-        jacobian = identity - (advantage * policy) @ (identity - policy) / tau
-        log_policy = log_softmax(log_policy - np.linalg.solve(jacobian, residual))
-        # Arms all but extinct move by many nats and nowhere.
-        size = float(np.abs(np.exp(log_policy) - policy).max())
-        if not np.isfinite(size):
-            return None
-        if size < 1e-15 or (size < 1e-9 and size >= last / 2):
-            return log_policy
-        last = size
-    return None
 
 
 # -------------------------------------------------------------------------------- exploitability
@@ -211,11 +163,11 @@ def exploitability(
             raise ValueError(f"preference: expected shape (K, K) or (X, K, K), got {matrix.shape}")
         matrix = preferences.check(matrix, matrix.shape[:-1])
         _checks.trailing_shape("policy", policy, matrix.shape[:-1], "([X,] K)")
-        return np.maximum(_against(matrix - 0.5, policy).max(axis=-1), 0.0)
+        return np.maximum(against(matrix - 0.5, policy).max(axis=-1), 0.0)
     game = _game(preference, reference, tau)
     _checks.trailing_shape("policy", policy, game.shape, "([X,] K)")
     rows = policy if len(game.shape) == 2 else policy[..., None, :]
-    answer = log_softmax(game.log_reference + _against(game.advantage, rows) / game.tau)
+    answer = log_softmax(game.log_reference + against(game.advantage, rows) / game.tau)
     with np.errstate(divide="ignore"):
         gain = game.tau * kl_divergence(np.log(rows), answer)
     return gain if len(game.shape) == 2 else gain[..., 0]
@@ -250,11 +202,17 @@ class NashHistory:
 
     def kl_from(self, target: Equilibrium) -> Array:
         """KL(π* ‖ π_t) from the equilibrium, in nats, (T, [X])."""
+        shape = self.log_policies.shape[1:]
+        if target.log_policy.shape != shape:
+            raise ValueError(
+                f"target: expected an equilibrium of shape {shape}, got {target.log_policy.shape}"
+            )
         return kl_divergence(target.log_policy, self.log_policies)
 
     def bound(self) -> Array:
         """8 / (τ² (t + 1)), which KL(π*‖π_t) does not exceed at any step t; (T,)."""
-        return 8 / (self.tau**2 * (self.steps + 1))
+        with np.errstate(divide="ignore", over="ignore"):
+            return 8 / (np.square(self.tau) * (self.steps + 1))
 
 
 def nash_md(
@@ -326,5 +284,5 @@ def nash_md(
 def _improved(game: _Game, log_policy: Array, share: float) -> Array:
     """One step; ``share`` is ητ, the share of the reference in the mixture."""
     mixture = log_softmax((1 - share) * log_policy + share * game.log_reference)
-    gain = _against(game.advantage, np.exp(mixture))
+    gain = against(game.advantage, np.exp(mixture))
     return log_softmax(mixture + share / game.tau * gain)
