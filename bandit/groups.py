@@ -28,7 +28,7 @@ from bandit import _checks, arrays, losses, preferences
 from bandit._checks import Array
 from bandit.losses import Group, Loss
 from bandit.pairs import Pairs, as_pairs
-from bandit.problem import Bandit
+from bandit.problem import Bandit, check_problem
 
 # About a million groups are looked at together: large enough for numpy, small enough for memory.
 BLOCK = 1 << 20
@@ -62,8 +62,7 @@ def bind(loss: Loss, problem: Bandit, baseline: Any = None) -> Loss:
     ``beta`` is the problem's; ``eta`` its inverse (one mirror-descent round from the reference that
     ends at π*); a baseline asked for in the analysis switches a loss that has the option to it.
     """
-    if not isinstance(problem, Bandit):
-        raise TypeError(f"problem: expected a bandit.Bandit, got {type(problem).__name__}")
+    check_problem(problem)
     if isinstance(loss, str):
         loss = losses.get(loss)
     if not callable(loss):

@@ -45,6 +45,12 @@ def kl_divergence(log_p: Any, log_q: Any) -> Any:
     return xp.sum(xp.where(xp.abs(distance) < 1, near, far), axis=-1)
 
 
+def check_problem(problem: Any) -> None:
+    """Raise unless it is a :class:`Bandit`."""
+    if not isinstance(problem, Bandit):
+        raise TypeError(f"problem: expected a bandit.Bandit, got {type(problem).__name__}")
+
+
 class Bandit:
     r"""A tabular bandit with a KL penalty towards a reference policy.
 
@@ -53,7 +59,7 @@ class Bandit:
     reward : array_like (K,) or (X, K)
         r(x, y): any finite numbers.
     beta : float
-        β > 0, the regularization strength, in units of reward.
+        β > 0, the regularization strength, in units of reward; r/β has to fit into float64.
     reference : array_like (K,) or (X, K), optional
         π_ref, all entries above 0, rows summing to 1 (within 1e-8). Default: uniform.
     context_weights : array_like (X,), optional
@@ -107,6 +113,12 @@ class Bandit:
         self.reward = _checks.read_only(np.broadcast_to(reward, shape))
         self.reference = _checks.read_only(np.broadcast_to(reference, shape))
         self.beta = _checks.positive_number("beta", beta)
+        largest = float(np.abs(self.reward).max())
+        if not np.isfinite(2 * largest / self.beta):
+            raise ValueError(
+                "beta: expected differences of rewards over beta to fit into float64, got "
+                f"beta = {self.beta:g} and a reward of size {largest:g}"
+            )
         self.n_arms: int = arms
         self.n_contexts: int | None = shape[0] if len(shape) == 2 else None
         self.context_weights = self._weights(context_weights)

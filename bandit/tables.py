@@ -169,7 +169,8 @@ def _listed(shown: list[str], size: int) -> str:
 def aligned(columns: Mapping[str, Sequence[str]], stream: TextIO, words: int = 2) -> str:
     """A table for ``stream``: the first ``words`` columns to the left, numbers to the right."""
     cells = [
-        [printable(cell, stream) for cell in (name, *column)] for name, column in columns.items()
+        [printable(on_one_line(cell), stream) for cell in (name, *column)]
+        for name, column in columns.items()
     ]
     widths = [max(map(len, column)) for column in cells]
     lines = []
@@ -186,6 +187,14 @@ def footnotes(notes: Mapping[str, str]) -> Iterator[str]:
     """A line for each, the first after an empty one."""
     for place, (name, text) in enumerate(notes.items()):
         yield ("\n" if place == 0 else "") + f"* {name}: {text}"
+
+
+def on_one_line(text: str) -> str:
+    """``text`` with escapes for line breaks and whatever else a terminal would act upon."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
+        for letter in text
+    )
 
 
 def printable(text: str, stream: TextIO) -> str:

@@ -154,6 +154,7 @@ def test_tables_keep_labels():
         (lambda: data.from_counts([2, 1], [1, 0], [0.0, 1.0]), "propensity: expected numbers"),
         (lambda: data.open_bandit("kids", "bts"), "campaign: expected one of all, men, women"),
         (lambda: data.open_bandit("all", "best"), "policy: expected one of random, bts"),
+        (lambda: data.Log(None, [0, 10**9], [1, 2]), "arms: expected codes from 0, below 10000000"),
         (lambda: data.semi_synthetic("all", 0, 0), "n: expected a positive integer"),
         (lambda: data.semi_synthetic("all", 5, None), "rng: expected a seed, SeedSequence or"),
         (lambda: data.thompson_policy([1.0], [1.0], slots=2), "slots: expected at most"),

@@ -317,7 +317,13 @@ def test_bad_arguments_get_one_clear_line():
             r"context_weights: expected shape \(5,\), got \(2,\)",
         ),
         (lambda: ActionProblem(FEATURES, [1, 2, np.nan]), "target: expected finite numbers"),
+        (
+            lambda: ActionProblem(FEATURES, TARGET, lambda e: e[0]),
+            r"reward: expected a function of arrays, .* got \(\) for an array",
+        ),
         (lambda: GaussianActionPolicy(SQUARE, 0.0), "sigma: expected a finite number above 0"),
+        (lambda: GaussianActionPolicy(SQUARE, 1e-51), r"sigma: expected from 1e-50 to 1e\+50, got"),
+        (lambda: ParameterNoisePolicy(SQUARE, 1e51), r"sigma: expected from 1e-50 to 1e\+50, got"),
         (
             lambda: GaussianActionPolicy(None, 1.0),
             "problem: expected an ActionProblem, got NoneType",

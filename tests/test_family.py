@@ -369,6 +369,13 @@ def test_rounds_that_cannot_be():
     apart = np.diag([0.2, 0.3, 0.5])
     with pytest.raises(ValueError, match=r"^pairs: expected data that determine round 1: the comp"):
         family.mirror_descent(problem, losses.rebel, eta=1.0, rounds=2, pairs=apart)
+    for what in (
+        lambda: family.mirror_descent(None, losses.rebel, eta=1.0, rounds=1),  # type: ignore
+        lambda: family.greedy_policy(None),  # type: ignore
+        lambda: family.value_estimates(None, 2),  # type: ignore
+    ):
+        with pytest.raises(TypeError, match=r"^problem: expected a bandit.Bandit, got NoneType$"):
+            what()
     for name, options in {
         "eta": {"eta": 0.0, "rounds": 1},
         "rounds": {"eta": 1.0, "rounds": 0},

@@ -175,6 +175,14 @@ def test_fit_prints_the_likeliest_arms_of_each_context(capsys, file):
     assert lines[-1] == "the log that chose the policy also judges it here: expect less"
 
 
+def test_every_row_of_a_table_is_one_line(capsys, tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text('arm,r\n"one\ntwo",1\n"a, ""b""",0\nü🙂\x1b[2J,1\n', encoding="utf-8")
+    text = output(capsys, "fit", path, "--arm", "arm", "--reward", "r", "--beta", "1")
+    shown = [line.split("  ")[0] for line in text.splitlines()[4:7]]
+    assert sorted(shown) == sorted([r"one\ntwo", 'a, "b"', r"ü🙂\x1b[2J"])
+
+
 def test_fit_options_reach_the_fit(capsys, file, tmp_path, monkeypatch):
     seen = {}
 

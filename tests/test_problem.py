@@ -344,6 +344,8 @@ def test_display():
 BAD = [
     # arguments of Bandit, then the name in the message, then a word of what came
     ({"reward": [1, math.nan], "beta": 1}, "reward", "nan"),
+    ({"reward": [1e10, 0], "beta": 1e-300}, "beta", r"1e-300 and a reward of size 1e\+10"),
+    ({"reward": [1e308, -1e308], "beta": 1}, "beta", r"1 and a reward of size 1e\+308"),
     ({"reward": [1, math.inf], "beta": 1}, "reward", "inf"),
     ({"reward": [1, -math.inf], "beta": 1}, "reward", "inf"),
     ({"reward": "abc", "beta": 1}, "reward", "str"),

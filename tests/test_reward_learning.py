@@ -396,9 +396,22 @@ def test_bad_fits():
     with pytest.raises(ValueError, match=r"^features: expected shape \(3, 2\), got \(4, 2\)"):
         RewardModel.fit(np.ones((4, 2)), np.ones((3, 3)), ridge=0.1)
     model = RewardModel(np.eye(3), np.zeros(3))
-    for betas in ([1.0, 0.0], 1.0, [[1.0]]):
-        with pytest.raises(ValueError, match=r"^betas: expected numbers above 0"):
-            learning.over_optimization(bandit.Bandit(np.zeros(3), 1.0), model, betas)
+    problem = bandit.Bandit(np.zeros(3), 1.0)
+    for betas, message in (
+        ([1.0, 0.0], "numbers above 0, got 0$"),
+        (1.0, r"shape \(N,\), got \(\)$"),
+        ([[1.0]], r"shape \(N,\), got \(1, 1\)$"),
+    ):
+        with pytest.raises(ValueError, match=r"^betas: expected " + message):
+            learning.over_optimization(problem, model, betas)
+    with pytest.raises(TypeError, match=r"^model: expected a RewardModel, got list$"):
+        learning.over_optimization(problem, [1.0], [1.0])  # type: ignore
+    with pytest.raises(ValueError, match=r"^features: expected shape \(3, 'd'\), got \(2, 2\)$"):
+        RewardModel(np.eye(2), np.zeros(2)).applied_to(problem)
+    with pytest.raises(ValueError, match=r"^weights: expected shape \(3,\), got \(2,\)$"):
+        RewardModel(np.eye(3), np.zeros(2))
+    with pytest.raises(ValueError, match=r"^features: expected shape \(K, d\) or .* got \(3,\)$"):
+        RewardModel(np.ones(3), np.zeros(3))
 
 
 BAD = {

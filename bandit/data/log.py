@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+# There is a place for each code up to the largest: these are positions, not names of any size.
+MOST_CODES = 10_000_000
+
+
 class BadRowsWarning(UserWarning):
     """Rows of a file were dropped, as asked."""
 
@@ -173,6 +177,12 @@ def _coded(
     if codes.shape != (n,):
         raise ValueError(f"{name}: expected shape (n,) = ({n},), got {codes.shape}")
     codes = codes.astype(np.int64)
+    if labels is None and codes.max() >= MOST_CODES:
+        row = int(np.argmax(codes))
+        raise ValueError(
+            f"{name}: expected codes from 0, below {MOST_CODES} without {name[:-1]}_labels, "
+            f"got {codes[row]} at index {row}"
+        )
     names = tuple(range(int(codes.max()) + 1)) if labels is None else tuple(labels)
     if len(set(names)) != len(names):
         raise ValueError(f"{name[:-1]}_labels: expected different labels, got one twice")

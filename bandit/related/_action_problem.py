@@ -64,6 +64,12 @@ class ActionProblem:
             raise ValueError(f"target: expected shape {features.shape[1:]}, got {target.shape}")
         if not callable(self.reward):
             raise TypeError(f"reward: expected a function, got {type(self.reward).__name__}")
+        answer = _checks.real_array("reward", self.reward(np.array([0.0, 1.0])))
+        if answer.shape != (2,):
+            raise ValueError(
+                f"reward: expected a function of arrays, a number for each, got {answer.shape} for "
+                "an array of shape (2,)"
+            )
         weights = self.context_weights
         if weights is None:
             weights = np.full(len(features), 1 / len(features))

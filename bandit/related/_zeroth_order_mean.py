@@ -15,7 +15,7 @@ from scipy.stats import binom
 
 from bandit import _checks, preferences
 from bandit._checks import Array, shown
-from bandit.problem import Bandit, log_softmax
+from bandit.problem import Bandit, check_problem, log_softmax
 from bandit.related._equilibrium import against, follow, least_residual
 
 # Directions that a quadrature or an enumeration may take.
@@ -32,8 +32,7 @@ class Question(NamedTuple):
 
 
 def question_of(problem: Any, judges: Any, smoothing: Any, trim: Any, block: Any) -> Question:
-    if not isinstance(problem, Bandit):
-        raise TypeError(f"problem: expected a bandit.Bandit, got {type(problem).__name__}")
+    check_problem(problem)
     judges, trim = _judging(judges, trim)
     smoothing = _checks.positive_number("smoothing", smoothing)
     size = problem.reward.size

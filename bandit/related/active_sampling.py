@@ -31,7 +31,7 @@ from bandit.descent import Progress
 from bandit.history import History, seed_of
 from bandit.losses import Group
 from bandit.optimizers import Optimizer
-from bandit.problem import Bandit, log_softmax
+from bandit.problem import Bandit, check_problem, log_softmax
 
 __all__ = [
     "ActiveRun",
@@ -54,8 +54,7 @@ def advantage(problem: Bandit, policy: ArrayLike) -> Array:
 
     ``policy`` (..., [X,] K) has to give every arm a probability above 0.
     """
-    if not isinstance(problem, Bandit):
-        raise TypeError(f"problem: expected a bandit.Bandit, got {type(problem).__name__}")
+    check_problem(problem)
     policy = _checks.distribution("policy", policy, strictly_positive=True)
     problem.check_policy(policy)
     score = problem.reward - problem.beta * (np.log(policy) - problem.log_reference)
@@ -275,8 +274,7 @@ def optimize(
     RuntimeWarning
         If runs diverged, or on an interrupt.
     """
-    if not isinstance(problem, Bandit):
-        raise TypeError(f"problem: expected a bandit.Bandit, got {type(problem).__name__}")
+    check_problem(problem)
     for name, number in (("batch_size", batch_size), ("runs", runs)):
         _checks.positive_integer(name, number)
     every = descent.record_interval(record_every, steps)

@@ -51,6 +51,8 @@ __all__ = [
 # Gauss–Hermite nodes: exact for polynomials of degree 255, and to rounding for the rewards here
 # up to σ‖φ‖ of 2 or so.
 NODES = 128
+# Second moments have σ to the power of ±4 in them, and have to fit into float64.
+EXTREME = 1e50
 
 
 # --------------------------------------------------------------------------------- exploration
@@ -82,7 +84,10 @@ class _Exploration:
             raise TypeError(
                 f"problem: expected an ActionProblem, got {type(self.problem).__name__}"
             )
-        object.__setattr__(self, "sigma", _checks.positive_number("sigma", self.sigma))
+        sigma = _checks.positive_number("sigma", self.sigma)
+        if not EXTREME**-1 <= sigma <= EXTREME:
+            raise ValueError(f"sigma: expected from {1 / EXTREME:g} to {EXTREME:g}, got {sigma:g}")
+        object.__setattr__(self, "sigma", sigma)
 
     @property
     def _spread(self) -> Array:

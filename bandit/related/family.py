@@ -29,7 +29,7 @@ from bandit.descent import Progress
 from bandit.history import History, hyper_of
 from bandit.losses import Loss
 from bandit.optimizers import Optimizer
-from bandit.problem import Bandit, log_softmax
+from bandit.problem import Bandit, check_problem, log_softmax
 
 # Of arms that are drawn more seldom, rounding leaves too little to solve for.
 RAREST = 1e-12
@@ -108,6 +108,7 @@ def mirror_descent(
     ----------
     Gao et al. 2024, arXiv:2404.16767 (REBEL); Kimi team 2025, arXiv:2501.12599, section 2.3.2.
     """
+    check_problem(problem)
     eta = _checks.positive_number("eta", eta)
     path = [problem.log_reference]
     for t in range(_checks.positive_integer("rounds", rounds)):
@@ -138,6 +139,7 @@ def _determined(step: Bandit, loss: Loss, data: Any, baseline: Any, t: int) -> S
 
 def greedy_policy(problem: Bandit) -> Array:
     """π_ref on the arms of greatest reward, ([X,] K): mirror descent's limit without a penalty."""
+    check_problem(problem)
     best = problem.reward == problem.reward.max(axis=-1, keepdims=True)
     kept = np.where(best, problem.reference, 0.0)
     return kept / kept.sum(axis=-1, keepdims=True)
@@ -220,6 +222,7 @@ def value_estimates(problem: Bandit, samples: int) -> Estimates:
     ----------
     Brantley et al. 2025, arXiv:2505.20686 (version 1), the first stage.
     """
+    check_problem(problem)
     data = pairing.independent(problem.reference)
     where = groups.setting(problem, losses.policy_gradient, data)
     values, probabilities = [], []

@@ -20,7 +20,7 @@ from scipy.optimize import brentq
 
 from bandit._checks import Array
 from bandit.losses import dpo_with_data_term as loss
-from bandit.problem import Bandit, kl_divergence
+from bandit.problem import Bandit, check_problem, kl_divergence
 
 __all__ = ["loss", "objective", "optimal_policy"]
 
@@ -43,7 +43,7 @@ def optimal_policy(problem: Bandit) -> Array:
     >>> optimal_policy(presets.three_armed_bandit()).round(8).tolist()
     [0.68071834, 0.22376188, 0.09551978]
     """
-    _check_problem(problem)
+    check_problem(problem)
     # Distances below the best arm, in units of β: λ enters as its distance above, at most 1.
     gap = (problem.reward.max(axis=-1, keepdims=True) - problem.reward) / problem.beta
     if problem.n_contexts is None:
@@ -80,13 +80,8 @@ def objective(problem: Bandit, policy: ArrayLike) -> Array:
     ndarray (...)
         −∞ for a policy that leaves out an arm of the reference.
     """
-    _check_problem(problem)
+    check_problem(problem)
     with np.errstate(divide="ignore"):
         log_policy = np.log(problem.check_policy(policy))
     divergence = kl_divergence(problem.log_reference, log_policy)
     return problem.expected_reward(policy) - problem.beta * problem.average(divergence)
-
-
-def _check_problem(problem: Bandit) -> None:
-    if not isinstance(problem, Bandit):
-        raise TypeError(f"problem: expected a bandit.Bandit, got {type(problem).__name__}")

@@ -30,7 +30,7 @@ from bandit._checks import Array
 from bandit.analysis import population
 from bandit.descent import Progress, reporter
 from bandit.policies import LogLinear
-from bandit.problem import Bandit
+from bandit.problem import Bandit, check_problem
 from bandit.related._synthetic import Example, Synthetic, example, synthetic_wins
 
 __all__ = [
@@ -65,6 +65,18 @@ class RewardModel:
     features: Array
     weights: Array
 
+    def __post_init__(self) -> None:
+        for name in ("features", "weights"):
+            object.__setattr__(self, name, _checks.finite_array(name, getattr(self, name)))
+        if self.features.ndim not in (2, 3):
+            raise ValueError(
+                f"features: expected shape (K, d) or (X, K, d), got {self.features.shape}"
+            )
+        if self.weights.shape != self.features.shape[-1:]:
+            raise ValueError(
+                f"weights: expected shape {self.features.shape[-1:]}, got {self.weights.shape}"
+            )
+
     @property
     def reward(self) -> Array:
         """r̂ ([X,] K), up to a constant in each context that comparisons cannot see."""
@@ -72,6 +84,11 @@ class RewardModel:
 
     def applied_to(self, problem: Bandit) -> Bandit:
         """The problem as the model sees it: the same with r̂ for its reward."""
+        check_problem(problem)
+        if self.reward.shape not in (problem.shape, problem.shape[-1:]):
+            raise ValueError(
+                f"features: expected shape {(*problem.shape, 'd')}, got {self.features.shape}"
+            )
         reward = np.broadcast_to(self.reward, problem.shape)
         return Bandit(reward, problem.beta, problem.reference, problem.context_weights)
 
@@ -202,9 +219,14 @@ def over_optimization(problem: Bandit, model: RewardModel, betas: ArrayLike) -> 
     betas : array_like (N,)
         Regularization strengths, all above 0.
     """
+    check_problem(problem)
+    if not isinstance(model, RewardModel):
+        raise TypeError(f"model: expected a RewardModel, got {type(model).__name__}")
     betas = _checks.finite_array("betas", betas)
-    if betas.ndim != 1 or not (betas > 0).all():
-        raise ValueError("betas: expected numbers above 0, shape (N,), got others")
+    if betas.ndim != 1:
+        raise ValueError(f"betas: expected shape (N,), got {betas.shape}")
+    if not (betas > 0).all():
+        raise ValueError(f"betas: expected numbers above 0, got {betas.min():g}")
     rows = []
     for beta in betas:
         base = Bandit(problem.reward, float(beta), problem.reference, problem.context_weights)
@@ -299,8 +321,7 @@ def relearn_on_policy(
     RuntimeWarning
         On an interrupt.
     """
-    if not isinstance(problem, Bandit):
-        raise TypeError(f"problem: expected a bandit.Bandit, got {type(problem).__name__}")
+    check_problem(problem)
     wins = _check_wins(wins)
     if wins.shape[:-1] != problem.shape:
         raise ValueError(
