@@ -21,6 +21,8 @@ from bandit.problem import Bandit, log_softmax
 
 # Up to this many unknowns Jacobians are matrices; beyond it Newton's method works without them.
 DENSE_LIMIT = 600
+# What is left for an arm that is never drawn is known to 1e-16; below this it may as well be gone.
+GONE = 1e-12
 
 
 class NotIdentifiedWarning(UserWarning):
@@ -154,25 +156,31 @@ class _Logits:
         self.affine = own.quadratic and own.contrastive
         self.size = groups.typical_log_ratio(where, loss)
         self.start: Array = where.log_reference
+        self.dense = where.reward.shape[-1] <= DENSE_LIMIT
+        exposure = np.broadcast_to(where.pairs.exposure, where.reward.shape)
+        self.unseen = exposure == 0
+        self.balance = _balance(graph, exposure) if own.contrastive and self.dense else None
         # A regularized reward is rounded to some 1e-16 of this.
         self.unit = max(where.beta, float(np.nan_to_num(np.abs(self.field(self.start)).max())))
-        self.dense = where.reward.shape[-1] <= DENSE_LIMIT
         if self.dense:
             self.gauge = _invisible_shifts(graph, where.reward.shape[-1], own.contrastive)
         else:
-            exposure = np.broadcast_to(where.pairs.exposure, where.reward.shape)
             self.scale = np.where(exposure > 0, exposure, 1.0)
 
     def field(self, theta: Array) -> Array:
         """Expected gradient (..., X, K) at logits (..., X, K)."""
         log_policy = log_softmax(theta)
         weight = expectations.expected(self.where, self.loss, log_policy)[1]
-        return expectations.logit_gradient(self.loss, log_policy, weight)
+        gradient = expectations.logit_gradient(self.loss, log_policy, weight)
+        if self.balance is None:
+            return gradient
+        return (self.balance @ gradient[..., None])[..., 0]
 
     def jacobian(self, theta: Array) -> Array:
         """Its Jacobian (X, K, K) at logits (X, K)."""
         log_policy = log_softmax(theta)
-        return expectations.jacobian(self.where, self.loss, log_policy, self.size, self.affine)
+        found = expectations.jacobian(self.where, self.loss, log_policy, self.size, self.affine)
+        return found if self.balance is None else self.balance @ found
 
     def linearize(self, theta: Array, now: Array) -> solvers.Linearization:
         """The field around a place."""
@@ -196,17 +204,25 @@ def _solve_tabular(where: Setting, loss: Loss, graph: tuple[Components, ...]) ->
         logits = _anchored(root.theta, where, graph) if contrastive else root.theta
         matrix = system.jacobian(root.theta) if system.dense else None
         return _Found(logits, float(root.residual.max()), _trouble_of(root), matrix)
+    # Of two arms that are never drawn nothing tells one from the other, wherever the flow leads.
+    open_ended = system.unseen.sum(axis=-1) > 1
     lost = np.logical_not(root.converged)
-    lost |= _undetermined(system.jacobian(root.theta), system.gauge)
-    lost &= np.isfinite(root.residual)
+    lost |= _undetermined(system.jacobian(root.theta), system.gauge, system.unseen)
+    lost &= np.isfinite(root.residual) & ~open_ended
+    if open_ended.any():
+        x = int(open_ended.argmax())
+        arms = _listed(tuple(np.flatnonzero(system.unseen[x]).tolist()))
+        where_to = "" if len(graph) == 1 else f" in context {x}"
+        trouble = f"arms {{{arms}}} are never drawn{where_to}: nothing tells their shares apart"
+        return _Found(root.theta, float(root.residual.max()), trouble, system.jacobian(root.theta))
     if lost.any():
         nearer = root.theta.copy()
         for x in np.flatnonzero(lost):
             nearer[x] = _along_the_flow(groups.one_context(where, int(x)), loss, graph[x : x + 1])
         root = system.root(nearer, first_time_step=np.inf)
     matrix = system.jacobian(root.theta)
-    trouble = _trouble_of(root)
-    if not trouble and _undetermined(matrix, system.gauge).any():
+    trouble = _given_up(system, root) or _trouble_of(root)
+    if not trouble and _undetermined(matrix, system.gauge, system.unseen).any():
         trouble = "the stationary point is not isolated: some arm's share is not determined"
     if not trouble and not _smooth(system.field, root.theta, matrix):
         trouble = (
@@ -214,6 +230,16 @@ def _solve_tabular(where: Setting, loss: Loss, graph: tuple[Components, ...]) ->
             "kink, or is lost in rounding"
         )
     return _Found(root.theta, float(root.residual.max()), trouble, matrix)
+
+
+def _given_up(system: _Logits, root: solvers.Root) -> str:
+    """Whether an arm that is never drawn lost all its share on the way, in a sentence."""
+    lost = system.unseen & (np.exp(log_softmax(root.theta)) < GONE)
+    if not (lost & ~root.converged[:, None]).any():
+        return ""
+    x, arm = np.argwhere(lost & ~root.converged[:, None])[0].tolist()
+    where_to = "" if len(lost) == 1 else f" in context {x}"
+    return f"no finite solution: arm {arm} is never drawn{where_to}, and given up"
 
 
 def _along_the_flow(here: Setting, loss: Loss, graph: tuple[Components, ...]) -> Array:
@@ -224,6 +250,7 @@ def _along_the_flow(here: Setting, loss: Loss, graph: tuple[Components, ...]) ->
         lambda theta: system.jacobian(theta[None])[0],
         system.linearize,
         system.start[0],
+        gone=lambda theta: bool((np.exp(log_softmax(theta))[system.unseen[0]] < GONE).any()),
     )
 
 
@@ -326,6 +353,23 @@ def _invisible_shifts(graph: tuple[Components, ...], arms: int, contrastive: boo
     return projectors
 
 
+def _balance(graph: tuple[Components, ...], exposure: Array) -> Array:
+    """Matrices (X, K, K) that take the gradient of each component's commonest arm from the others'.
+
+    What a contrastive loss pulls up in a component it pulls down there. Beside an arm that is drawn
+    nearly always, the entries of rare ones are sound to the last digit, and its own is not.
+    """
+    contexts, arms = exposure.shape
+    result = np.tile(np.eye(arms), (contexts, 1, 1))
+    for x, parts in enumerate(graph):
+        for part in parts:
+            members = np.array(part)
+            commonest = members[exposure[x, members].argmax()]
+            result[x, commonest, members] = -1.0
+            result[x, commonest, commonest] = 0.0
+    return result
+
+
 def _invisible_parameters(
     features: Array, graph: tuple[Components, ...], rho: Array
 ) -> tuple[Array, int]:
@@ -356,13 +400,17 @@ def _anchored(theta: Array, where: Setting, graph: tuple[Components, ...]) -> Ar
     return logits
 
 
-def _undetermined(jacobian: Array, gauge: Array) -> NDArray[np.bool_]:
-    """Where the Jacobian (X, K, K) is singular beyond its gauge, or not finite."""
+def _undetermined(jacobian: Array, gauge: Array, unseen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Where the Jacobian (X, K, K) is singular beyond its gauge, or not finite.
+
+    The row and the column of an arm that is never drawn, ``unseen`` (X, K), may be nothing but
+    rounding, which must not be blown up.
+    """
     finite = np.atleast_1d(np.isfinite(jacobian).all(axis=(-2, -1)))
     jacobian = np.where(finite[:, None, None], jacobian, 0.0)
     # An arm of tiny probability has a small row and a small column: that alone says nothing.
-    matrix = _even(jacobian, axis=-2)
-    matrix = _even(_even(matrix, axis=-1) + gauge, axis=-1)
+    matrix = _even(jacobian, axis=-2, rounding=unseen[:, None, :])
+    matrix = _even(_even(matrix, axis=-1, rounding=unseen[:, :, None]) + gauge, axis=-1)
     singular = np.linalg.svd(matrix, compute_uv=False)
     return ~finite | (singular[..., -1] < 1e-9 * singular[..., 0])
 
@@ -380,10 +428,12 @@ def _smooth(field: Callable[[Array], Array], theta: Array, jacobian: Array) -> b
     return bool((np.abs(change - expected) <= 1e-3 * scale + noise).all())
 
 
-def _even(matrix: Array, axis: int) -> Array:
-    """Rows (axis −1) or columns (axis −2) brought to greatest entry 1."""
+def _even(matrix: Array, axis: int, rounding: Any = False) -> Array:
+    """Rows (axis −1) or columns (axis −2) brought to greatest entry 1; not those of ``rounding``
+    that are below 1e-9 times the greatest of all."""
     scale = np.abs(matrix).max(axis=axis, keepdims=True)
-    return matrix / np.where(scale > 0, scale, 1.0)
+    least = 1e-9 * np.abs(matrix).max(axis=(-2, -1), keepdims=True)
+    return matrix / np.where((scale > 0) & ~(rounding & (scale < least)), scale, 1.0)
 
 
 def _trouble_of(root: solvers.Root) -> str:

@@ -128,12 +128,17 @@ def find_root(
 
 
 def follow_flow(
-    field: Field, jacobian: Field, linearize: Linearize, start: Array, most_steps: int = 1000
+    field: Field,
+    jacobian: Field,
+    linearize: Linearize,
+    start: Array,
+    gone: Callable[[Array], bool],
+    most_steps: int = 1000,
 ) -> Array:
     """Where the flow θ' = −field(θ) of one system takes ``start`` (P,), near enough for Newton.
 
     Slower and surer than :func:`find_root`: the flow itself is integrated (by a stiff, adaptive
-    method), so that it is not lost on the plateaus of a softmax.
+    method), so that it is not lost on the plateaus of a softmax. It is left where it is ``gone``.
     """
     from scipy.integrate import BDF  # slow to import, and seldom needed
     from scipy.linalg import LinAlgWarning
@@ -155,7 +160,7 @@ def follow_flow(
                 flow.step()
             except ValueError:  # it met numbers beyond float64
                 break
-            if flow.status != "running":
+            if flow.status != "running" or gone(flow.y):
                 break
             if taken % 5 == 0 and _newton_contracts(field, linearize, flow.y):
                 break

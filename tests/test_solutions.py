@@ -475,6 +475,64 @@ def test_importance_weights_cannot_see_an_arm_that_is_never_drawn():
     assert not (solution.converged and solution.kl_to_optimal > 1e-6)
 
 
+@pytest.mark.parametrize(
+    ("name", "mu"),
+    [
+        *((name, [0.3, 0.7, 0.0]) for name in presets.METHODS),
+        ("pmd_mean", [0.0, 0.4, 0.6]),
+        ("value_regression", [0.0, 0.4, 0.6]),
+    ],
+)
+def test_an_arm_that_is_never_drawn_gets_what_equations_leave_it_or_nothing_is_claimed(name, mu):
+    """A stationary point has R = b at every arm that is drawn, by hand."""
+    problem, method = bandit.Bandit([2.5, 2.0, 1.0], 0.5, [0.2, 0.3, 0.5]), presets.METHODS[name]
+    data = {"baseline": method.baseline}
+    if "preference" in losses.traits(method.loss).requires:
+        data["preference"] = BRADLEY_TERRY
+    solution = solve_quietly(problem, method.loss, independent(mu), **data)
+    drawn = np.array(mu) > 0
+    baseline = {
+        "optimal_advantage": problem.optimal_value(),
+        "policy_gradient_value": problem.optimal_value(),
+        "pmd_mean": np.array(mu) @ problem.reward,
+    }
+    expected = np.full(3, np.nan)
+    if name in baseline:
+        tilted = problem.reference * np.exp((problem.reward - baseline[name]) / problem.beta)
+        expected = np.where(drawn, tilted, 1 - tilted[drawn].sum())
+    assert solution.converged == bool((expected > 0).all()), solution.message
+    if solution.converged:
+        np.testing.assert_allclose(solution.policy, expected, atol=1e-9)
+
+
+def test_arms_that_are_never_drawn_are_named():
+    problem = bandit.Bandit([[2.5, 2.0, 1.0], [0.0, 1.0, 3.0]], 0.5, [0.2, 0.3, 0.5])
+    two, one = [[0.2, 0.3, 0.5], [0.0, 1.0, 0.0]], [[0.2, 0.3, 0.5], [0.6, 0.4, 0.0]]
+    solve = functools.partial(solve_quietly, problem, losses.reward_weighted)
+    message = "arms {0, 2} are never drawn in context 1: nothing tells their shares apart"
+    assert solve(independent(two)).message == message
+    message = "no finite solution: arm 2 is never drawn in context 1, and given up"
+    assert solve(independent(one)).message == message
+    first = bandit.Bandit(problem.reward[1], 0.5, problem.reference[1])
+    alone = solve_quietly(first, losses.reward_weighted, independent(one[1]))
+    assert alone.message == "no finite solution: arm 2 is never drawn, and given up"
+
+
+@pytest.mark.parametrize("loss", [losses.copg, losses.rloo, losses.log_variance, losses.rebel])
+def test_arms_as_rare_as_can_be_are_solved_to_the_last_digits(loss):
+    """Beside an arm drawn nearly always its own gradient is rounding, and theirs is not."""
+    rng = np.random.default_rng(7)
+    for _ in range(20):
+        mu = 10 ** rng.uniform(-24, 0, size=4)
+        mu[rng.integers(4)] = 1
+        reference = simplex(rng, (4,), floor=0.2)
+        problem = bandit.Bandit(rng.normal(size=4), rng.uniform(0.05, 2), reference)
+        solution = analysis.solve(problem, loss, independent(mu / mu.sum()))
+        expected = problem.log_optimal_policy()
+        size = 1 + np.ptp(problem.reward) / problem.beta
+        np.testing.assert_allclose(solution.logits, expected, rtol=0, atol=2e-14 * size)
+
+
 # --------------------------------------------------------------------------------- hinge losses
 
 
