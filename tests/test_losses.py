@@ -889,6 +889,28 @@ def test_normalized_weights_do_not_overflow():
     np.testing.assert_allclose(weight, [[-1 / (1 + math.exp(-1)), -1 / (1 + math.e)]], rtol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered in exp")
+@pytest.mark.parametrize("name", ["importance_sampling", "ppo_clip"])
+def test_no_advantage_is_no_weight_whatever_the_ratio(name):
+    """ρ·0 is 0 for every ratio, and stays so where the ratio is beyond the largest number."""
+    log_prob = np.array([[-1.0, -2.0]])
+    behavior = np.array([[-1001.0, -2.5]])
+    for reward in ([1.0, 0.3], [1.0, 2.0]):  # both R − b are 0 to the last bit for the first arm
+        group = Group(
+            log_prob,
+            log_prob,
+            np.array([reward]),
+            behavior_log_prob=behavior,
+            baseline=np.array([1.0]),
+        )
+        score = losses.REGISTRY[name](group, beta=0.5, baseline="given")
+        near = group._replace(behavior_log_prob=log_prob - [[0.0, 0.5]])
+        expected = losses.REGISTRY[name](near, beta=0.5, baseline="given")
+        assert score.weight[0, 0] == 0
+        np.testing.assert_array_equal(score.weight, expected.weight)
+        np.testing.assert_array_equal(score.value, expected.value)
+
+
 @pytest.mark.parametrize("size", [2, 3, 5, 7])
 @pytest.mark.parametrize("reward", [0.0, 0.1, -1.3, 1e8 / 3])
 def test_grpo_ignores_equal_rewards(size, reward):

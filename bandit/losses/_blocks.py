@@ -65,6 +65,12 @@ def ratio_of(group: Group) -> Any:
     return array_namespace(group.log_prob).exp(group.log_prob - group.behavior_log_prob)
 
 
+def times(ratio: Any, advantage: Any) -> Any:
+    """ρ A: 0 where A is, also for a ratio beyond the largest number."""
+    xp = array_namespace(advantage)
+    return xp.where(advantage == 0, xp.zeros_like(ratio), ratio) * advantage
+
+
 def difference(x: Any) -> Any:
     """x_1 − x_2 of a pair."""
     return x[..., 0] - x[..., 1]

@@ -11,6 +11,7 @@ from bandit.losses._blocks import (
     log_ratio_of,
     per_member,
     ratio_of,
+    times,
     total,
     within_clip,
 )
@@ -131,7 +132,7 @@ def importance_sampling(
     ratio = hold(ratio_of(group))
     if clip is not None:
         ratio = xp.minimum(ratio, xp.full_like(ratio, clip))
-    weighted = ratio * advantage_of(group, beta, baseline)
+    weighted = times(ratio, advantage_of(group, beta, baseline))
     return Score(-total(weighted * group.log_prob), -weighted)
 
 
@@ -176,8 +177,8 @@ def ppo_clip(group: Group, *, beta: float, epsilon: float = 0.2, baseline: str =
     advantage, ratio = advantage_of(group, beta, baseline), ratio_of(group)
     active = within_clip(advantage, ratio, epsilon)
     used = xp.where(active, ratio, xp.clip(ratio, 1 - epsilon, 1 + epsilon))
-    weight = xp.where(active, -ratio * advantage, xp.zeros_like(ratio))
-    return Score(-total(used * advantage), weight)
+    weight = xp.where(active, -times(ratio, advantage), xp.zeros_like(ratio))
+    return Score(-total(times(used, advantage)), weight)
 
 
 @objective(
