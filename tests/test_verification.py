@@ -345,6 +345,38 @@ def raising(group, *, beta):
     raise KeyError("what\nis this")
 
 
+def leaving(group, *, beta):
+    sys.exit(3)
+
+
+def masked(group, *, beta):
+    score = contrast(group, beta=beta)
+    return score._replace(weight=np.ma.masked_greater(score.weight, 0))
+
+
+def truths(group, *, beta):
+    score = contrast(group, beta=beta)
+    return Score(score.value > 0, score.weight > 0)
+
+
+def half_precision(group, *, beta):
+    return Score(*(np.asarray(part, dtype=np.float32) for part in contrast(group, beta=beta)))
+
+
+class Unreadable:
+    """As a tensor that is still being differentiated: it has a shape, and numpy cannot read it."""
+
+    def __init__(self, shape):
+        self.shape = shape
+
+    def __array__(self, *arguments, **options):
+        raise RuntimeError("detach it first")
+
+
+def unreadable(group, *, beta):
+    return contrast(group, beta=beta)._replace(value=Unreadable(group.log_prob.shape[:-1]))
+
+
 def sometimes_nan(group, *, beta):
     score = contrast(group, beta=beta)
     return score._replace(weight=np.where(group.reward > 1.0, np.nan, score.weight))
@@ -358,6 +390,11 @@ def sometimes_nan(group, *, beta):
         (narrow, "weight has shape (1,) for log_prob of shape (2,), not (2,)"),
         (raising, "raises KeyError"),
         (sometimes_nan, "weight is (nan"),
+        (leaving, "raises SystemExit: 3"),
+        (masked, "weight is MaskedArray, not a plain array"),
+        (truths, "dtype bool, not real numbers"),
+        (half_precision, "is float32 for arrays of float64, which loses digits"),
+        (unreadable, "Unreadable for numpy arrays; it raises RuntimeError: detach it first"),
     ],
 )
 def test_what_does_not_return_what_it_should_is_a_fault_of_one_line(loss, said):
@@ -401,6 +438,35 @@ def test_a_changing_answer_is_a_fault():
         return score._replace(value=score.value + rng.normal())
 
     assert "differently at a second call" in quick(fickle)["returns"].text
+
+
+def test_an_answer_that_changes_later_is_a_fault():
+    """Counting calls, or learning something on the way: no check may depend on what came before."""
+    calls = [0]
+
+    def tired(group, *, beta):
+        calls[0] += 1
+        score = contrast(group, beta=beta)
+        return score._replace(value=score.value + (calls[0] > 40))
+
+    found = quick(tired)["returns"]
+    assert found.kind == "fault"
+    assert found.text.startswith("it answers a group differently after other groups: value")
+    assert [f.check for f in quick(contrast).findings] == verification.CHECKS
+    assert quick(contrast)["returns"].kind == "passed"
+
+
+@pytest.mark.parametrize(
+    ("scale", "ok"), [(1e-300, False), (1e-8, False), (1e-3, True), (0.0, True), (1e6, True)]
+)
+def test_what_is_too_small_to_be_judged_is_not_passed(scale, ok):
+    """A wrong sign would hide below the rounding that checks allow for."""
+
+    def scaled(group, *, beta):
+        score = contrast(group, beta=beta)
+        return Score(scale * score.value, scale * score.weight)
+
+    assert (quick(scaled)["returns"].kind == "passed") == ok
 
 
 def test_a_baseline_of_the_whole_batch_is_a_fault():
@@ -539,6 +605,7 @@ def test_a_baseline_may_be_named():
         ({"loss": "ppo_clip", "baseline": "v"}, "baseline: expected one of value, behavior"),
         ({"loss": 3}, "loss: expected a function, got int"),
         ({"loss": "capg"}, "method: expected one of copg"),
+        ({"loss": mutant(lambda s, g, b: s, "all")}, "loss: expected traits of type bandit.losses"),
         ({"loss": lambda: None}, "loss: expected a function of a group"),
         ({"loss": lambda group, *, gamma: None}, "loss: expected a function of a group whose"),
         ({"loss": "copg", "level": "deep"}, "level: expected one of full, quick"),

@@ -101,9 +101,12 @@ def verify(
     with warnings.catch_warnings():
         # What a loss warns of on its way to a number shows in the number.
         warnings.simplefilter("ignore")
-        findings = tuple(_examine(subject, level, np.random.default_rng(rng), names))
+        findings = list(_examine(subject, level, np.random.default_rng(rng), names))
+        changed = _forms.changed_since(subject)
+        if changed is not None:
+            findings[0] = changed
     seed = None if seed is None else int(seed)
-    return Report(subject.name, findings, level, seed, subject.baseline)
+    return Report(subject.name, tuple(findings), level, seed, subject.baseline)
 
 
 def _asked_for(level: str, asked: Sequence[str] | None) -> list[str]:

@@ -17,6 +17,8 @@ from bandit.verification._subject import LossError, Subject
 
 # Two ways to the same number, up to the order in which float64 adds.
 SAME = 1e-9
+# Numbers all below this are those of rounding where ordinary ones are around 1.
+LEAST = 1e-6
 # Kinds of trouble that are found here, not raised by the loss.
 OWN_KINDS = ("form", "shape", "not finite")
 
@@ -102,9 +104,9 @@ def check_returns(subject: Subject, rng: np.random.Generator) -> Iterator[Findin
         example, text = smallest(subject, case, trouble, sizes)
         yield Finding("returns", FAULT, f"groups of {size}: {text}", {"size": size}, example)
         return
-    untouched = _leaves_its_input_alone(subject, rng)
-    if untouched is not None:
-        yield untouched
+    found = _leaves_its_input_alone(subject, rng) or _too_coarse(subject)
+    if found is not None:
+        yield found
         return
     text = f"a finite score of the right shapes, for groups of {listed(subject.sizes)}"
     if troubles:
@@ -144,6 +146,44 @@ def _leaves_its_input_alone(subject: Subject, rng: np.random.Generator) -> Findi
     again = subject.score(case.group, case.beta)
     if not all(np.array_equal(a, b) for a, b in zip(once, again, strict=True)):
         return Finding("returns", FAULT, "it answers the same group differently at a second call")
+    subject.witness = case.group, Score(*once)
+    return None
+
+
+def _too_coarse(subject: Subject) -> Finding | None:
+    """A fault if nothing that follows could tell its numbers from rounding."""
+    assert subject.witness is not None
+    score = subject.witness[1]
+    for part, array in zip(Score._fields, score, strict=True):
+        if array.dtype.kind == "f" and np.finfo(array.dtype).eps > np.finfo(np.float64).eps:
+            subject.sizes = ()
+            text = f"{part} is {array.dtype} for arrays of float64, which loses digits"
+            return Finding("returns", FAULT, text, {"part": part})
+    size = max(float(np.abs(array).max()) for array in score)
+    if 0 < size < LEAST:
+        subject.sizes = ()
+        text = (
+            f"value and weight are at most {size:.2g} for ordinary groups, which cannot be told "
+            "from rounding: multiply it by a constant"
+        )
+        return Finding("returns", FAULT, text, {"size": size})
+    return None
+
+
+def changed_since(subject: Subject) -> Finding | None:
+    """A fault if a group that was scored at the beginning has another score now."""
+    if subject.witness is None or not subject.sizes:
+        return None
+    group, before = subject.witness
+    text = "it answers a group differently after other groups"
+    try:
+        now = subject.score(group, _draws.BETAS[0])
+    except LossError as error:
+        return Finding("returns", FAULT, f"{text}: {error.text}")
+    for part, old, new in zip(Score._fields, before, now, strict=True):
+        if not np.array_equal(old, new):
+            seen = f"{part} {numbers(old[0])}, then {numbers(np.asarray(new)[0])}"
+            return Finding("returns", FAULT, f"{text}: {seen}", {"part": part})
     return None
 
 

@@ -220,9 +220,11 @@ def _smallest_difference(subject: Subject, library: Library, case: GroupCase) ->
 
 
 def _dtype_of_numpy(subject: Subject, case: GroupCase) -> str:
-    short = Group(*(None if f is None else f.astype(np.float32) for f in case.group))
-    score = subject.score(short, case.beta)
-    return _changed("numpy", score, "float32")
+    found = ""
+    for dtype in ("float64", "float32"):
+        group = Group(*(None if f is None else f.astype(dtype) for f in case.group))
+        found = found or _changed("numpy", subject.score(group, case.beta), dtype)
+    return found
 
 
 def _dtype_of(subject: Subject, library: Library, case: GroupCase) -> str:

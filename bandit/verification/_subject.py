@@ -46,6 +46,8 @@ class Subject:
         What ``group.baseline`` is in the exact analysis, by name; None: groups have none.
     sizes : tuple of int
         Group sizes it was seen to answer for.
+    witness : (Group, Score) or None
+        What it said at the beginning, at β = 1/2, to be asked once more at the end.
     reads : frozenset of str
         The fields of the group that were seen to change its answer.
     """
@@ -63,6 +65,10 @@ class Subject:
         self.name = groups.name_of(base)
         self.options = _options(loss, self.name)
         self.own: Traits = losses.traits(base)
+        if not isinstance(self.own, Traits):
+            raise TypeError(
+                f"loss: expected traits of type bandit.losses.Traits, got {_checks.shown(self.own)}"
+            )
         self.declared = hasattr(base, "traits")
         self.documentation = inspect.getdoc(base) if inspect.isroutine(base) else None
         self.loss: Loss = functools.partial(_watched(base, self.name, self.own), **bound)
@@ -72,6 +78,7 @@ class Subject:
             if self.declared and not self.own.reads_baseline:
                 raise ValueError(f"baseline: expected None for {self.name}, which has none")
         self.baseline = baseline or self._usual_baseline(loss)
+        self.witness: tuple[Group, Score] | None = None
         self.sizes: tuple[int, ...] = ()
         self.reads: frozenset[str] = frozenset()
 
@@ -138,9 +145,9 @@ def _watched(base: Callable, name: str, own: Traits) -> Callable:
     def watched(group: Group, **hyper: Any) -> Score:
         try:
             score = base(group, **hyper)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise LossError(_said(error), type(error).__name__) from error
-        _check_form(score, tuple(group.log_prob.shape))
+        _check_form(score, group.log_prob)
         return score
 
     watched.__name__ = name
@@ -148,13 +155,14 @@ def _watched(base: Callable, name: str, own: Traits) -> Callable:
     return watched
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     text = (str(error).strip() or "no message").splitlines()[0]
     text = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
     return f"raises {type(error).__name__}: {text}"
 
 
-def _check_form(score: Any, shape: tuple[int, ...]) -> None:
+def _check_form(score: Any, log_prob: Any) -> None:
+    shape = tuple(log_prob.shape)
     for part, expected in (("value", shape[:-1]), ("weight", shape)):
         if not hasattr(score, part):
             raise LossError(f"returns {type(score).__name__}, not a bandit.losses.Score", "form")
@@ -166,5 +174,19 @@ def _check_form(score: Any, shape: tuple[int, ...]) -> None:
             raise LossError(
                 f"{part} has shape {found} for log_prob of shape {shape}, not {expected}", "shape"
             )
-        if isinstance(array, np.ndarray) and array.dtype.kind not in "fiub":
-            raise LossError(f"{part} has dtype {array.dtype}, not real numbers", "form")
+        if isinstance(array, np.ndarray):
+            if type(array) is not np.ndarray:
+                raise LossError(f"{part} is {type(array).__name__}, not a plain array", "form")
+            if array.dtype.kind not in "fiu":
+                raise LossError(f"{part} has dtype {array.dtype}, not real numbers", "form")
+        elif isinstance(log_prob, np.ndarray):
+            _check_readable(part, array)
+
+
+def _check_readable(part: str, array: Any) -> None:
+    """Arrays of numpy go in: what comes out has to be one for numpy, too."""
+    try:
+        np.asarray(array, dtype=np.float64)
+    except Exception as error:
+        kind = f"{type(array).__module__.partition('.')[0]}.{type(array).__name__}"
+        raise LossError(f"{part} is {kind} for numpy arrays; it {_said(error)}", "form") from error
