@@ -17,6 +17,8 @@ Array = NDArray[np.float64]
 
 # Probabilities are accepted when they sum to one this closely; they are used as given.
 SUM_TOLERANCE = 1e-8
+# What numpy counts with.
+LARGEST = 2**63 - 1
 
 
 def real_array(name: str, values: ArrayLike) -> Array:
@@ -62,8 +64,9 @@ def positive_integer(name: str, value: Any) -> int:
     """An integer above zero."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name}: expected a positive integer, got {shown(value)}")
-    if value < 1:
-        raise ValueError(f"{name}: expected a positive integer, got {value}")
+    if not 1 <= value <= LARGEST:
+        expected = "a positive integer" if value < 1 else f"an integer of at most {LARGEST}"
+        raise ValueError(f"{name}: expected {expected}, got {shown(value)}")
     return int(value)
 
 

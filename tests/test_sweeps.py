@@ -320,6 +320,89 @@ def test_a_changed_function_is_noticed():
         described(losses.Traits())
 
 
+SCALE = {"by": 1.0}
+
+
+def by_scale(group, *, beta):
+    return losses.Score(SCALE["by"] * group.reward, helper(group))
+
+
+def helper(group):
+    return group.reward
+
+
+def test_a_function_is_more_than_its_own_lines(monkeypatch):
+    """Two sweeps that differ must not take each other's results for their own."""
+
+    def described(loss):
+        return grids.digest(grids.described("methods", loss))
+
+    one, other = (lambda group, beta: group.reward), (lambda group, beta: -group.reward)
+    assert described(one) != described(other)
+
+    def wrapping(scale):
+        @functools.wraps(losses.copg)
+        def wrapped(group, *, beta):
+            return losses.copg(group, beta=scale * beta)
+
+        return wrapped
+
+    found = {described(loss) for loss in (wrapping(1.0), wrapping(2.0), losses.copg)}
+    assert len(found) == 3
+    before = described(by_scale)
+    assert described(by_scale) == before
+    with monkeypatch.context() as changed:
+        changed.setitem(SCALE, "by", 2.0)
+        assert described(by_scale) != before
+    with monkeypatch.context() as changed:
+        changed.setitem(globals(), "helper", lambda group: -group.reward)
+        assert described(by_scale) != before
+    assert described(by_scale) == before
+
+
+def test_functions_that_call_each_other_are_described_to_an_end():
+    def make(last):
+        def even(group, *, beta):
+            return odd(group, beta=beta)
+
+        def odd(group, *, beta):
+            return even(group, beta=beta) if last > 1 else unborn
+
+        text = grids.digest(grids.described("methods", even))
+        unborn = None
+        return text
+
+    assert make(1.0) == make(1.0)
+    assert make(1.0) != make(2.0)
+
+
+def test_sets_in_code_without_source_have_no_order():
+    code = """
+from bandit.sweeps import grids
+space = {}
+exec("def mine(group, beta): return 1 if group in {'a', 'b', 'c', 'd', 'e'} else 2", space)
+print(grids.digest(grids.described("methods", space["mine"])))
+"""
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(found) == 1
+
+
+def test_a_default_that_is_nan_is_equal_to_itself(tmp_path):
+    def mine(group, *, beta, missing=np.nan):
+        return losses.copg(group, beta=beta)
+
+    once = sweep(PROBLEM, {"mine": mine}, folder=tmp_path)
+    assert sweep(PROBLEM, {"mine": mine}, folder=tmp_path).equals(once)
+
+
 def test_a_users_own_loss_crosses_processes():
     def half_copg(group, *, beta):
         score = losses.copg(group, beta=beta)
@@ -482,6 +565,16 @@ def test_a_place_that_cannot_be_written_is_a_clear_error(tmp_path, monkeypatch):
         ({"seed": -1}, "seed: expected a whole number of at least 0"),
         ({"exact": False}, "exact: expected True with runs=0"),
         ({"exact": 1}, "exact: expected True or False"),
+        (
+            {"methods": {5: losses.copg, "5": losses.rloo}},
+            "methods: expected different names, got '5' tw",
+        ),
+        ({"problems": {5: PROBLEM, "5": PROBLEM}}, "problems: expected different names, got '5'"),
+        ({"workers": 0}, "workers: expected at least 1, or -1"),
+        ({"workers": "2"}, "workers: expected a whole number, got str"),
+        ({"folder": 5}, "folder: expected a path, got int"),
+        ({"folder": "a\0b"}, "folder: expected a path, got one with a zero byte"),
+        ({"grids": {"batch_size": 2**70}, "runs": 1}, "batch_size: expected an integer of at most"),
         ({"progress": 1}, "progress: expected True, False or a function"),
     ],
 )
@@ -498,6 +591,35 @@ def test_what_goes_wrong_in_a_cell_is_told_with_its_name():
 
     with pytest.raises(ValueError, match=r"group: .* \(in the cell problem problem, method mine"):
         sweep(PROBLEM, {"mine": refuses}, workers=2)
+
+
+class RefusalError(RuntimeError):
+    """Made of two things, as UnicodeDecodeError is of five."""
+
+    def __init__(self, one, two):
+        super().__init__(one, two)
+
+
+def test_errors_of_other_kinds_keep_their_kind(tmp_path):
+    def refuses(group, *, beta):
+        raise RefusalError(1, 2)
+
+    def misreads(group, *, beta):
+        return b"\xff".decode()
+
+    for loss, kind in ((refuses, RefusalError), (misreads, UnicodeDecodeError)):
+        with pytest.raises(kind) as told:
+            sweep(PROBLEM, {"mine": loss})
+        assert told.value.__notes__ == ["(in the cell problem problem, method mine)"]
+
+
+def test_one_sweep_at_a_time_in_one_process_too(tmp_path):
+    def again(done, total):
+        sweep(PROBLEM, ["copg"], folder=tmp_path)
+
+    with pytest.raises(ValueError, match=r"^folder: expected one sweep at a time"):
+        sweep(PROBLEM, ["copg"], folder=tmp_path, progress=again)
+    assert len(sweep(PROBLEM, ["copg"], folder=tmp_path)) == 1
 
 
 def test_progress_is_a_bar_with_the_time_left(capsys):

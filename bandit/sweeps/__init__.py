@@ -9,8 +9,9 @@ import contextlib
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from bandit.losses import Loss
 from bandit.presets import Method
@@ -94,6 +95,7 @@ def sweep(
     RuntimeWarning
         Of every file in ``folder`` whose content has changed; its cell is computed again.
     """
+    _check_workers(workers)
     plan = cells.plan(problems, methods, grids, runs, seed, exact)
     store = Memory(plan) if folder is None else Folder(folder, plan)
     with store:
@@ -124,7 +126,7 @@ def load(folder: str | os.PathLike[str]) -> pd.DataFrame:
     ValueError
         If ``folder`` is no results directory, has no cells yet, or a file in it is damaged.
     """
-    rows, missing = folders.read_cells(Path(folder))
+    rows, missing = folders.read_cells(folders.path_of(folder))
     if not rows:
         raise ValueError(f"folder: expected finished cells, {os.fspath(folder)} has none yet")
     if missing:
@@ -134,6 +136,15 @@ def load(folder: str | os.PathLike[str]) -> pd.DataFrame:
             stacklevel=2,
         )
     return _table(rows)
+
+
+def _check_workers(workers: Any) -> None:
+    if workers is None:
+        return
+    if isinstance(workers, bool) or not isinstance(workers, (int, np.integer)):
+        raise TypeError(f"workers: expected a whole number, got {type(workers).__name__}")
+    if workers == 0:
+        raise ValueError("workers: expected at least 1, or -1 for one a processor, got 0")
 
 
 def _table(rows: list[Columns]) -> pd.DataFrame:

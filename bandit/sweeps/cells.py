@@ -87,7 +87,7 @@ def plan(
         Its ``grids``.
     """
     named = _named_problems(problems)
-    known = analysis.chosen(methods, True)
+    known = _by_name("methods", analysis.chosen(methods, True))
     if not known:
         raise ValueError("methods: expected at least one method, got none")
     runs, seed = _whole("runs", runs), _whole("seed", seed)
@@ -131,7 +131,16 @@ def _named_problems(problems: Any) -> dict[str, Bandit]:
             raise TypeError(
                 f"problems[{name!r}]: expected a bandit.Bandit, got {type(problem).__name__}"
             )
-    return {str(name): problem for name, problem in named.items()}
+    return _by_name("problems", named)
+
+
+def _by_name(argument: str, named: Mapping[Any, Any]) -> dict[str, Any]:
+    """The same with strings for names; none of them twice."""
+    found = {str(name): one for name, one in named.items()}
+    if len(found) < len(named):
+        twice = next(n for n in found if sum(str(name) == n for name in named) > 1)
+        raise ValueError(f"{argument}: expected different names, got {twice!r} twice")
+    return found
 
 
 def _whole(name: str, value: Any) -> int:
@@ -200,9 +209,12 @@ def _check(cell: Cell) -> None:
 
 
 def _in_cell(cell: Cell, error: Exception) -> Exception:
-    argument, colon, rest = str(error).partition(": ")
-    told = f"{argument}: {rest}" if colon else str(error)
-    return type(error)(f"{told} (in the cell {name_of(cell)})")
+    where = f"(in the cell {name_of(cell)})"
+    if type(error) in (ValueError, TypeError):
+        return type(error)(f"{error} {where}")
+    # Others may be made of more than a text, and belong to a user's loss.
+    error.add_note(where)
+    return error
 
 
 # -------------------------------------------------------------------------------- computing one
@@ -228,8 +240,11 @@ def run(cell: Cell) -> Columns:
             if cell.exact:
                 rows = len(columns["run"]) if columns else 1
                 columns |= _exact(cell, pairs, preference, rows)
-        except (ValueError, TypeError) as error:
-            raise _in_cell(cell, error) from error
+        except Exception as error:
+            told = _in_cell(cell, error)
+            if told is error:
+                raise
+            raise told from error
     return columns
 
 

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from bandit.sweeps.cells import KEY_LENGTH, Cell, Columns, Plan, with_labels
+from bandit.sweeps.grids import digest
 
 FORMAT = 1
 MANIFEST, CELLS, LOCK, PARTIAL = "manifest.json", "cells", ".lock", ".partial"
@@ -36,7 +37,7 @@ class Folder:
     """
 
     def __init__(self, path: str | os.PathLike[str], plan: Plan) -> None:
-        self.path, self.plan = Path(path), plan
+        self.path, self.plan = path_of(path), plan
         self.damaged: list[str] = []
         self._found: dict[str, str] = {}  # cell → name of its file
         self._lock = -1
@@ -53,7 +54,7 @@ class Folder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._lock)
+        _released(self._lock)
 
     def _open(self) -> None:
         manifest = self.path / MANIFEST
@@ -158,6 +159,15 @@ class Memory:
 # ----------------------------------------------------------------------------- reading a directory
 
 
+def path_of(folder: Any) -> Path:
+    """A results directory as a path; one line if it cannot be one."""
+    if not isinstance(folder, (str, os.PathLike)) or not isinstance(os.fspath(folder), str):
+        raise TypeError(f"folder: expected a path, got {type(folder).__name__}")
+    if "\0" in os.fspath(folder):
+        raise ValueError("folder: expected a path, got one with a zero byte")
+    return Path(folder)
+
+
 def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of a results directory; a ValueError in one line if it has none."""
     try:
@@ -192,9 +202,9 @@ def read_cells(path: Path) -> tuple[list[Columns], int]:
 
 
 def _same_or_raise(path: Path, there: Any, plan: Plan) -> None:
-    here = json.loads(json.dumps(plan.description))
-    if there == here:
+    if digest(there) == plan.fingerprint:  # as text, in which NaN is equal to itself
         return
+    here = json.loads(json.dumps(plan.description))
     where, theirs, ours = _difference("", there, here)
     raise ValueError(
         f"folder: expected the results of this sweep, {path} has another one's: {where} is "
@@ -285,8 +295,16 @@ def _sync(folder: Path) -> None:
             os.close(handle)
 
 
+_OURS: dict[int, tuple[int, int]] = {}
+"""Locks of this process, and the files they lock: it would be granted a second one."""
+
+
 def _locked(path: Path) -> int:
     """An open file that no other process has; the lock goes with the process, however it ends."""
+    with contextlib.suppress(FileNotFoundError):
+        # Not even opened: closing it again would end the lock that is there.
+        if _identity(os.stat(path / LOCK)) in _OURS.values():
+            raise ValueError(f"folder: expected one sweep at a time, {path} is in use")
     handle = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         import fcntl
@@ -300,7 +318,17 @@ def _locked(path: Path) -> int:
         if error.errno in (errno.EACCES, errno.EAGAIN):
             raise ValueError(f"folder: expected one sweep at a time, {path} is in use") from error
         raise
+    _OURS[handle] = _identity(os.fstat(handle))
     return handle
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _released(handle: int) -> None:
+    _OURS.pop(handle, None)
+    os.close(handle)
 
 
 @contextlib.contextmanager

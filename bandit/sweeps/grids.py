@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping
-from types import CodeType, MappingProxyType
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from bandit import _checks, groups, losses, preferences
+from bandit import _checks, preferences
 from bandit import pairs as pairing
 from bandit.pairs import Pairs
 from bandit.presets import Method
 from bandit.problem import Bandit
+from bandit.sweeps import functions
+from bandit.sweeps.functions import Within
 
 BEHAVIORS = ("policy", "reference", "uniform")
 PREFERENCES = ("bradley-terry", "deterministic")
@@ -168,7 +169,7 @@ def preference_of(problem: Bandit, preference: Any) -> Any:
 # -------------------------------------------------------------------------------- descriptions
 
 
-def described(name: str, value: Any) -> Any:
+def described(name: str, value: Any, within: Within = ()) -> Any:
     """``value`` in what JSON can hold; TypeError for what cannot be told from its like."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
@@ -182,13 +183,15 @@ def described(name: str, value: Any) -> Any:
     if isinstance(value, Bandit):
         return described(name, {part: getattr(value, part) for part in _PARTS})
     if isinstance(value, Method):
-        return {"loss": _described_function(name, value.loss)} | {"baseline": value.baseline}
+        return {"loss": functions.described(name, value.loss)} | {"baseline": value.baseline}
     if isinstance(value, Mapping):
-        return {str(key): described(f"{name}.{key}", one) for key, one in value.items()}
+        return {str(key): described(f"{name}.{key}", one, within) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return [described(name, one) for one in value]
+        return [described(name, one, within) for one in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted((described(name, one, within) for one in value), key=digest)
     if callable(value):
-        return _described_function(name, value)
+        return functions.described(name, value, within)
     raise TypeError(f"{name}: expected numbers, strings, arrays or functions, got {_kind(value)}")
 
 
@@ -199,39 +202,6 @@ def _described_array(array: np.ndarray) -> dict[str, Any]:
     plain = np.ascontiguousarray(array, dtype=np.float64).astype("<f8")
     about = {"shape": list(array.shape), "sha256": hashlib.sha256(plain.tobytes()).hexdigest()}
     return about | ({"values": plain.tolist()} if plain.size <= MOST_WRITTEN else {})
-
-
-def _described_function(name: str, function: Any) -> dict[str, Any]:
-    if isinstance(function, functools.partial):
-        bound = {"arguments": list(function.args), "hyper": dict(function.keywords)}
-        inner = _described_function(name, function.func)
-        return inner | {"bound": [*inner.get("bound", []), described(name, bound)]}
-    called = groups.name_of(function)
-    if called in losses.__all__ and getattr(losses, called) is function:
-        return {"name": called}
-    formula = inspect.unwrap(function)
-    if not inspect.isfunction(formula):
-        raise TypeError(f"{name}: expected a function, got {_kind(function)}")
-    cells = [cell.cell_contents for cell in formula.__closure__ or ()]
-    held = [one for one in cells if one is not formula and one is not function]
-    return {
-        "name": f"{formula.__module__}.{formula.__qualname__}",
-        "sha256": hashlib.sha256(_source(formula).encode()).hexdigest(),
-        "holds": described(name, [*held, formula.__defaults__, formula.__kwdefaults__]),
-    }
-
-
-def _source(function: Any) -> str:
-    """The source of a function, or what it was compiled to where there is no source."""
-    try:
-        return inspect.getsource(function)
-    except (OSError, TypeError):
-        return _compiled(function.__code__)
-
-
-def _compiled(code: CodeType) -> str:
-    constants = [_compiled(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
-    return repr((code.co_code.hex(), code.co_names, code.co_varnames, constants))
 
 
 def _kind(value: Any) -> str:
