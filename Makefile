@@ -21,7 +21,7 @@ help:
 	@echo 'make figures    draw every figure of figures/ again (PNG, PDF and CSV)'
 	@echo 'make test       ruff, mypy and the tests'
 	@echo 'make test-matrix  the tests with Python 3.11 to 3.13, newest and lowest dependencies'
-	@echo 'make bench      timings, against torch, JAX and TRL'
+	@echo 'make bench      timings, against torch, JAX and TRL, as one table of ratios'
 	@echo 'make llm-real   train a real small language model; an hour or more'
 	@echo 'make notebooks  run the notebooks and write their outputs into them'
 	@echo 'make course     the exercises as an nbgrader course; COURSE=FOLDER says where'
@@ -95,9 +95,10 @@ test: lint
 test-matrix:
 	$(PYTHON) tests/matrix.py $(MATRIX) -n $(PYTEST_WORKERS)
 
-# Without the options of pyproject.toml, which leave tests/bench out.
+# Without the options of pyproject.toml, which leave tests/bench out. BENCH=--quick takes a minute;
+# BENCH='--out notebooks/site/benchmarks' writes what the documentation shows.
 bench: .venv/stamp-bench
-	$(bin)/python -m pytest -o addopts='--strict-markers --strict-config' tests/bench
+	$(bin)/python -m pytest -o addopts='--strict-markers --strict-config' tests/bench $(BENCH)
 
 # More with `$(bin)/python -m bandit.llm.real --help`; what was done is not done again.
 llm-real: .venv/stamp-real

@@ -1,50 +1,58 @@
-"""Time and growth of the exact analysis: arms that separate cost O(K), pairwise sigmoids O(K²)."""
+"""Time and memory of the exact analysis: arms that separate cost O(K), pairwise sigmoids O(K²)."""
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
-import pytest
+from test_training_speed import large
 
 import bandit
 from bandit import analysis, losses
 
 
-def large_problem(arms: int) -> tuple[bandit.Bandit, bandit.pairs.Pairs]:
-    rng = np.random.default_rng(0)
-    reference, mu = rng.dirichlet(np.ones(arms), size=2) * 0.9 + 0.1 / arms
-    problem = bandit.Bandit(rng.gamma(2.0, size=arms), 0.4, reference)
-    return problem, bandit.pairs.independent(mu)
+def asked(contexts: int | None, arms: int) -> tuple[bandit.Bandit, bandit.pairs.Pairs]:
+    drawn = large(contexts, arms)
+    return drawn["problem"], bandit.pairs.independent(drawn["mu"])
 
 
-@pytest.mark.parametrize("arms", [10**4, 10**5, 10**6])
-def test_copg_population(per_step, arms):
-    problem, pairs = large_problem(arms)
-
-    def look():
-        return analysis.population(problem, losses.copg, problem.log_reference, pairs)
-
-    per_step(f"CoPG, expected gradient, {arms} arms", look, 1)
-    assert np.isfinite(look()[1]).all()
+def gradient(contexts: int | None, arms: int):
+    problem, pairs = asked(contexts, arms)
+    logits = problem.log_reference
+    return functools.partial(analysis.population, problem, losses.copg, logits, pairs)
 
 
-@pytest.mark.parametrize("arms", [10**4, 10**5, 10**6])
-def test_copg_solution(per_step, arms):
-    problem, pairs = large_problem(arms)
-    per_step(
-        f"CoPG, solution, {arms} arms", lambda: analysis.solve(problem, losses.copg, pairs), 1, 3
-    )
-    assert analysis.solve(problem, losses.copg, pairs).kl_to_optimal < 1e-12
+def test_gradient_by_arms(grow, quick):
+    sizes = [10**3, 10**4] if quick else [10**3, 10**4, 10**5, 10**6]
+    calls = {f"{n:,} arms": gradient(None, n) for n in sizes}
+    grow("Exact gradient of CoPG by arms K", calls)
+    assert all(np.isfinite(call()[1]).all() for call in calls.values())
 
 
-@pytest.mark.parametrize("arms", [500, 1000, 2000])
-def test_dpo_population(per_step, arms):
-    problem, pairs = large_problem(arms)
-    preference = bandit.preferences.bradley_terry(problem.reward)
+def test_gradient_by_contexts(grow, quick):
+    sizes = [10, 100] if quick else [10, 100, 1000, 10**4, 10**5]
+    calls = {f"{n:,} contexts": gradient(n, 5) for n in sizes}
+    grow("Exact gradient of CoPG by contexts X of 5 arms", calls)
 
-    def look():
-        return analysis.population(
-            problem, losses.dpo, problem.log_reference, pairs, preference=preference
+
+def test_solution_by_arms(grow, quick):
+    sizes = [10**3, 10**4] if quick else [10**3, 10**4, 10**5, 10**6]
+    calls = {}
+    for n in sizes:
+        problem, pairs = asked(None, n)
+        calls[f"{n:,} arms"] = functools.partial(analysis.solve, problem, losses.copg, pairs)
+    grow("Exact solution of CoPG by arms K", calls)
+    assert all(call().kl_to_optimal < 1e-12 for call in calls.values())
+
+
+def test_pairwise_gradient_by_arms(grow, quick):
+    calls = {}
+    for n in [125, 250] if quick else [125, 250, 500, 1000, 2000]:
+        problem, pairs = asked(None, n)
+        preference = bandit.preferences.bradley_terry(problem.reward)
+        calls[f"{n:,} arms"] = functools.partial(
+            analysis.population,
+            *(problem, losses.dpo, problem.log_reference, pairs),
+            preference=preference,
         )
-
-    per_step(f"DPO, expected gradient, {arms} arms", look, 1, 3)
-    assert np.isfinite(look()[1]).all()
+    grow("Exact gradient of DPO by arms K: every pair counts", calls)

@@ -12,14 +12,11 @@ from __future__ import annotations
 import functools
 import gc
 import json
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from timing import alone, forget_peak, memory
 
 from bandit import losses
 from bandit.llm import Completions, sequence_log_prob
@@ -46,13 +43,14 @@ def model_of(vocabulary: int):
     return transformers.LlamaForCausalLM(config)
 
 
-def rows_of(
+def completions_of(
     vocabulary: int,
     pairs: int = PAIRS,
     group: int = 2,
     length: int = LENGTH,
     *,
     unequal: bool = False,
+    rewarded: bool = False,
 ):
     """Random completions with ln π_ref and preferences; the first of a pair is the chosen one.
 
@@ -65,7 +63,7 @@ def rows_of(
         completions = [[y[: rng.integers(1, length + 1)] for y in ys] for ys in completions]
     given = (
         {"preferences": [1.0] * pairs}
-        if group == 2
+        if not rewarded
         else {"rewards": rng.normal(size=(pairs, group))}
     )
     data = Completions.from_lists(prompts, completions, **given)
@@ -81,10 +79,10 @@ def our_trainer(model, data, loss, folder, **options):
     return SequenceTrainer(model, args, data, loss, **options)
 
 
-def our_step(vocabulary: int, folder, loss=None, reduction="sum", **shape):
+def our_step(vocabulary: int, folder, loss=None, reduction="sum", *, rewarded=False, **shape):
     """A function that makes one step, and the model it moves."""
     loss = functools.partial(losses.dpo, beta=BETA) if loss is None else loss
-    data = rows_of(vocabulary, **shape)
+    data = completions_of(vocabulary, rewarded=rewarded, **shape)
     trainer = our_trainer(model_of(vocabulary), data, loss, folder, reduction=reduction)
     batch = data.collate(data.rows)
     groups = torch.tensor(float(len(data)))
@@ -128,7 +126,7 @@ def trl_step(vocabulary: int, folder, loss_type: str = "sigmoid", **shape):
     )
     # What Trainer's own loop sets.
     trainer.current_gradient_accumulation_steps = 1
-    data = rows_of(vocabulary, **shape)
+    data = completions_of(vocabulary, **shape)
     batch = data.collate(data.rows)
     # TRL wants all chosen, then all rejected.
     order = torch.arange(2 * len(data)).reshape(-1, 2).T.ravel()
@@ -143,39 +141,29 @@ def trl_step(vocabulary: int, folder, loss_type: str = "sigmoid", **shape):
     return step, trainer.model
 
 
-STEPS = {"ours": our_step, "trl": trl_step}
+def group_step(vocabulary: int, folder, **shape):
+    """A step on groups with rewards."""
+    loss = functools.partial(losses.copg, beta=BETA)
+    return our_step(vocabulary, folder, loss, rewarded=True, **shape)
 
 
-def peak(name: str, vocabulary: int, folder: str) -> None:
+STEPS = {"ours": our_step, "trl": trl_step, "groups": group_step}
+
+
+def peak(name: str, vocabulary: int, folder: str, shape: dict[str, int]) -> None:
     """Print the memory, in MiB, that steps need on top of what was there before (Linux)."""
-
-    def memory(kind: str) -> float:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith(kind)) / 1024
-
     torch.set_num_threads(1)
-    step, _ = STEPS[name](vocabulary, folder)
+    step, _ = STEPS[name](vocabulary, folder, **shape)
     gc.collect()
-    # Forgets the highest mark so far, which loading has left.
-    Path("/proc/self/clear_refs").write_text("5")
+    forget_peak()  # which loading has left
     before = memory("VmRSS")
     for _ in range(3):
         step()
     print(json.dumps(memory("VmHWM") - before))
 
 
-def in_turns(first, second, rounds: int) -> tuple[float, float, float]:
-    """Median seconds of each, and the median ratio of the first to the second."""
-    times = []
-    for _ in range(rounds + 1):
-        pair = []
-        for step in (first, second):
-            began = time.perf_counter()
-            step()
-            pair.append(time.perf_counter() - began)
-        times.append(pair)
-    seconds = np.array(times[1:])
-    return *np.median(seconds, axis=0), float(np.median(seconds[:, 0] / seconds[:, 1]))
+def held_by(name: str, vocabulary: int, folder, **shape: int) -> float:
+    return alone("test_llm_speed", "peak", name, vocabulary, str(folder), shape)
 
 
 @pytest.fixture(autouse=True)
@@ -185,16 +173,23 @@ def _one_thread():
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("vocabulary", [512, 49_152])
-def test_step_against_trl(vocabulary, tmp_path, capsys):
+def test_step_against_trl(vocabulary, tmp_path, compare, quick):
+    if quick and vocabulary > 10_000:
+        pytest.skip("takes half a minute")
     ours, our_model = our_step(vocabulary, tmp_path)
     theirs, their_model = trl_step(vocabulary, tmp_path)
     our_loss, their_loss = ours(), theirs()
     torch.testing.assert_close(our_loss, their_loss, rtol=1e-5, atol=1e-6)
     for p, q in zip(our_model.parameters(), their_model.parameters(), strict=True):
         torch.testing.assert_close(p.grad, q.grad, rtol=1e-3, atol=1e-6)
-    a, b, ratio = in_turns(ours, theirs, 20 if vocabulary < 10_000 else 6)
-    with capsys.disabled():
-        print(f"\nvocabulary {vocabulary}: ours {a:.3f} s, TRL {b:.3f} s, ratio {ratio:.2f}")
+    held = {} if quick else {k: held_by(k, vocabulary, tmp_path) for k in ("ours", "trl")}
+    title = f"A DPO step of a small Llama, vocabulary {vocabulary:,}: 8 pairs of 16 + 48 tokens"
+    names = {"ours": "bandit.llm.SequenceTrainer", "trl": "TRL's DPOTrainer"}
+    compare(
+        title,
+        {names["ours"]: ours, names["trl"]: theirs},
+        {names[k]: mebibytes for k, mebibytes in held.items()},
+    )
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -214,40 +209,40 @@ def test_losses_are_those_of_trl(loss, loss_type, reduction, tmp_path):
         torch.testing.assert_close(p.grad, q.grad, rtol=1e-3, atol=1e-5 * scale)
 
 
-@pytest.mark.parametrize("vocabulary", [512, 49_152])
-def test_memory_against_trl(vocabulary, tmp_path, capsys):
-    found = {}
-    for name in STEPS:
-        code = (
-            f"import sys; sys.path.insert(0, {str(__file__.rsplit('/', 1)[0])!r}); "
-            f"from test_llm_speed import peak; peak({name!r}, {vocabulary}, {str(tmp_path)!r})"
-        )
-        done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-        found[name] = json.loads(done.stdout.splitlines()[-1])
-    with capsys.disabled():
-        ratio = found["ours"] / found["trl"]
-        print(
-            f"\nvocabulary {vocabulary}: ours {found['ours']:.0f} MiB, TRL {found['trl']:.0f} MiB, "
-            f"ratio {ratio:.2f}"
-        )
-
-
 @pytest.mark.filterwarnings("ignore")
-def test_growth(tmp_path, capsys):
-    """Completion tokens, and completions of a group: both should cost what they add."""
-    loss = functools.partial(losses.copg, beta=BETA)
-    base, _ = our_step(512, tmp_path)
-    lines = []
-    for shape in ({"length": 96}, {"length": 192}, {"group": 4}, {"group": 8}):
-        step, _ = our_step(512, tmp_path, loss if "group" in shape else None, **shape)
-        lines.append((shape, in_turns(step, base, 8)[2]))
-    with capsys.disabled():
-        print("\ngrowth over 8 pairs of 16 + 48 tokens: ", end="")
-        print("; ".join(f"{shape} {ratio:.2f}" for shape, ratio in lines))
+@pytest.mark.parametrize(
+    ("title", "shapes"),
+    [
+        (
+            "A DPO step by completion length: 8 pairs, prompts of 16 tokens",
+            {f"{n} tokens": {"length": n} for n in (24, 48, 96, 192, 384)},
+        ),
+        (
+            "A CoPG step by group size: 8 groups of 16 + 48 tokens",
+            {f"{n} completions": {"group": n} for n in (2, 4, 8, 16)},
+        ),
+        (
+            "A DPO step by batch: pairs of 16 + 48 tokens",
+            {f"{n} pairs": {"pairs": n} for n in (4, 8, 16, 32)},
+        ),
+    ],
+    ids=["length", "group", "batch"],
+)
+def test_growth(title, shapes, tmp_path, compare, quick):
+    """Each should cost what it adds."""
+    if quick:
+        shapes = dict(list(shapes.items())[:2])
+    steps, held = {}, {}
+    for name, shape in shapes.items():
+        kind = "groups" if "group" in shape else "ours"
+        steps[name], _ = STEPS[kind](512, tmp_path, **shape)
+        if not quick:
+            held[name] = held_by(kind, 512, tmp_path, **shape)
+    compare(title, steps, held)
 
 
 def test_score_agrees_with_the_model(tmp_path):
-    data = rows_of(512)
+    data = completions_of(512)
     batch = data.collate(data.rows)
     masks = [batch[k] for k in ("input_ids", "attention_mask", "completion_mask")]
     model = model_of(512).eval()
