@@ -210,9 +210,9 @@ def _solve_tabular(where: Setting, loss: Loss, graph: tuple[Components, ...]) ->
     lost |= _undetermined(system.jacobian(root.theta), system.gauge, system.unseen)
     lost &= np.isfinite(root.residual) & ~open_ended
     if open_ended.any():
-        x = int(open_ended.argmax())
-        arms = _listed(tuple(np.flatnonzero(system.unseen[x]).tolist()))
-        where_to = "" if len(graph) == 1 else f" in context {x}"
+        first = int(open_ended.argmax())
+        arms = _listed(tuple(np.flatnonzero(system.unseen[first]).tolist()))
+        where_to = "" if len(graph) == 1 else f" in context {first}"
         trouble = f"arms {{{arms}}} are never drawn{where_to}: nothing tells their shares apart"
         return _Found(root.theta, float(root.residual.max()), trouble, system.jacobian(root.theta))
     if lost.any():
