@@ -124,7 +124,9 @@ def find_root(
     then = field(polished)
     better = done & (_greatest(then) <= _greatest(now))
     theta, now = np.where(better[:, None], polished, theta), np.where(better[:, None], then, now)
-    return Root(theta, _greatest(now), step, done, faint > 0)
+    # Out of steps where the field is its own rounding: it died out, if not for long enough above.
+    vanishing = (faint > 0) | (~done & (_greatest(now) <= 1e-3 * goal))
+    return Root(theta, _greatest(now), step, done, vanishing)
 
 
 def follow_flow(
