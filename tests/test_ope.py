@@ -259,6 +259,8 @@ def test_leaving_out_with_all_weight_on_the_mean_of_the_others():
 
 # ------------------------------------------------------------------- rows are counts
 
+EVEN4 = np.full(4, 0.25)
+
 
 @pytest.mark.parametrize("method", METHODS)
 def test_rows_and_counts_agree(method):
@@ -275,6 +277,22 @@ def test_rows_and_counts_agree(method):
     rows, counts = (getattr(ope, method)(given, POLICY) for given in (log, other))
     for name in ("value", "standard_error", "effective_sample_size", "max_weight", "unseen"):
         assert getattr(rows, name) == pytest.approx(getattr(counts, name), rel=1e-12, abs=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("method", "more"), [*((name, {}) for name in METHODS), ("doubly_robust", {"folds": "rows"})]
+)
+def test_spread_is_held_down_to_a_millionth_of_the_rewards_size(method, more):
+    """An even policy on an even log is worth its mean, and errors stay as they are."""
+    rng = np.random.default_rng(11)
+    arms, rewards = rng.integers(0, 4, 2000), rng.normal(size=2000)
+    near, far = (
+        getattr(ope, method)(data.Log(None, arms, rewards + r, np.full(2000, 0.25)), EVEN4, **more)
+        for r in (0.0, 1e6)
+    )
+    assert type(far.value) is float
+    assert far.standard_error == pytest.approx(near.standard_error, rel=0.01)
+    assert far.value - 1e6 == pytest.approx(near.value, abs=1e-8 * 1e6)
 
 
 def test_evaluate_is_the_four_estimates():

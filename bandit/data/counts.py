@@ -50,6 +50,12 @@ class Counts:
     ------
     ValueError
         If shapes differ, a number is not finite, or there are no rows.
+
+    Notes
+    -----
+    Spread is told from Σ r², which holds it only where it is not below some 1e-6 of the rewards'
+    size: from rewards of 1e8 give or take 1, take off a constant first, or standard errors and
+    whatever else asks for spread are rounding.
     """
 
     n: Array
