@@ -428,7 +428,7 @@ def strongly_connected(beats):
 
 @settings(max_examples=20)
 @given(seed=seeds, arms=st.integers(2, 5), density=st.floats(0.3, 1.0))
-@example(seed=86340, arms=3, density=0.6875)  # an arm that always loses, until only rounding is left
+@example(seed=86340, arms=3, density=0.6875)  # one arm always loses
 def test_dpo_on_labels_has_a_minimizer_just_when_no_set_of_arms_always_wins(seed, arms, density):
     """A finite minimizer exists if and only if the graph of wins is strongly connected."""
     rng = np.random.default_rng(seed)
