@@ -36,9 +36,9 @@ NEEDS_TORCH = tuple(
     )
 )
 # Pictures and tables are compared as the pinned versions render them.
-NEEDS_PINS = ("tests/test_notebooks.py", "tests/test_figures.py")
+NEEDS_PINS = ("tests/test_notebooks.py", "tests/test_figures.py", "tests/test_baselines.py")
 TOOLS = ("array-api-strict", "hypothesis", "ipykernel", "nbclient", "nbformat", "pytest")
-TOOLS += ("pytest-xdist", "setuptools")
+TOOLS += ("pytest-mpl", "pytest-xdist", "setuptools")
 # What the lowest dependencies need of an age with them: matplotlib used names of pyparsing that the
 # newest releases warn of, and warnings are errors here.
 OF_THEIR_AGE = {"pyparsing": "3.1.2"}
