@@ -22,14 +22,16 @@ def fences(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", LOGGED, flags=re.MULTILINE | re.DOTALL)
 
 
-def test_python_examples_print_what_is_written_below_them():
+@pytest.mark.parametrize("page", ["logged-data.md", "explorer.md", "../index.md"])
+def test_python_examples_print_what_is_written_below_them(page):
+    text = (PAGES / page).read_text(encoding="utf-8")
     pattern = r"^```python\n(.*?)^```\n\n```text\n(.*?)^```$"
-    shown = re.findall(pattern, LOGGED, flags=re.MULTILINE | re.DOTALL)
-    assert len(shown) == len(fences("python")) == 1
+    shown = re.findall(pattern, text, flags=re.MULTILINE | re.DOTALL)
+    assert len(shown) == text.count("```python\n") == 1
     for code, expected in shown:
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(compile(code, "logged-data.md", "exec"), {})
+            exec(compile(code, page, "exec"), {})
         assert printed.getvalue() == expected
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -87,33 +88,87 @@ def test_nothing_is_loaded_from_elsewhere(pages):
             assert not urlsplit(given.get("src") or "").scheme.startswith("http"), path
 
 
-def test_every_picture_of_a_page_says_what_it_shows(pages, site):
+def test_every_picture_of_a_page_says_what_it_shows(pages):
+    assert sum(len(page.pictures) for page in pages.values()) > 40
     for path, page in pages.items():
-        if path.is_relative_to(site / "site") or path.parent == site:
-            assert all(given.get("alt") for given in page.pictures), path
+        assert all(given.get("alt") for given in page.pictures), path
+
+
+def test_the_reference_tells_what_is_in_every_module(site):
+    text = (site / "site" / "generated" / "api" / "index.html").read_text(encoding="utf-8")
+    rows = re.findall(r"<tr.*?</tr>", text, flags=re.DOTALL)
+    told = [re.sub(r"<.*?>", " ", row).split(None, 1) for row in rows if "bandit." in row]
+    assert {"bandit.losses", "bandit.analysis", "bandit.groups"} <= {name for name, _ in told}
+    assert all(len(sentence.split()) >= 3 for _, sentence in told)
+    losses = (site / "site" / "generated" / "api" / "bandit.losses.html").read_text("utf-8")
+    assert "Alias for field" not in losses
+
+
+def test_pages_are_light_enough_to_be_mailed(site):
+    assert (site / "site" / "pages" / "explorer.html").stat().st_size < 1e6
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS.split())
+        yield browser
+        browser.close()
+
+
+def wait_for_formulas(view) -> None:
+    view.wait_for_function("window.MathJax && MathJax.startup && MathJax.startup.promise")
+    view.evaluate("MathJax.startup.promise")
 
 
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
-def test_every_formula_is_set_without_a_network(pages):
-    from playwright.sync_api import sync_playwright
+def test_the_pages_that_everyone_sees_fit_a_telephone(browser, site, pages):
+    view = browser.new_page(viewport={"width": 390, "height": 800})
+    for name in ("site/index", "site/course", "site/pages/contract", "site/pages/explorer"):
+        view.goto((site / f"{name}.html").as_uri())
+        if pages[site / f"{name}.html"].formulas:
+            wait_for_formulas(view)
+        assert view.evaluate("document.documentElement.scrollWidth") <= 390, name
+        # The first stop of the Tab key leads past the navigation.
+        view.keyboard.press("Tab")
+        assert "main content" in view.evaluate("document.activeElement.textContent"), name
 
+
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
+def test_the_slider_of_still_pictures_moves_from_the_keyboard(browser, site):
+    view = browser.new_page()
+    view.goto((site / "site" / "pages" / "explorer.html").as_uri())
+    slider = view.get_by_label("Share of arm 3 in the behavior")
+    shown = view.locator(".frames-state:visible")
+    assert shown.count() == 1
+    before = shown.locator("img").get_attribute("src")
+    assert "IPO comes to rest away from" in shown.inner_text()
+    slider.focus()
+    view.keyboard.press("ArrowRight")
+    assert shown.count() == 1
+    assert shown.locator("img").get_attribute("src") != before
+    assert slider.get_attribute("aria-valuetext") == "behavior (0.0667, 0.1333, 0.8000)"
+    view.keyboard.press("Home")
+    assert "never compare {arm 1, arm 2} with {arm 3}" in shown.inner_text()
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
+def test_every_formula_is_set_without_a_network(pages, browser):
     asked: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS.split())
-        view = browser.new_page()
-        view.on("request", lambda request: asked.append(request.url))
-        for path, page in pages.items():
-            if not page.formulas:
-                continue
-            view.goto(path.as_uri(), wait_until="domcontentloaded")
-            view.wait_for_function("window.MathJax && MathJax.startup && MathJax.startup.promise")
-            view.evaluate("MathJax.startup.promise")
-            left, wrong = view.evaluate(
-                "[[...document.querySelectorAll('.math')]"
-                ".filter(e => !e.querySelector('mjx-container')).length,"
-                " document.querySelectorAll('mjx-merror, [data-mjx-error]').length]"
-            )
-            assert (left, wrong) == (0, 0), path
-        browser.close()
+    view = browser.new_page()
+    view.on("request", lambda request: asked.append(request.url))
+    for path, page in pages.items():
+        if not page.formulas:
+            continue
+        view.goto(path.as_uri(), wait_until="domcontentloaded")
+        wait_for_formulas(view)
+        left, wrong = view.evaluate(
+            "[[...document.querySelectorAll('.math')]"
+            ".filter(e => !e.querySelector('mjx-container')).length,"
+            " document.querySelectorAll('mjx-merror, [data-mjx-error]').length]"
+        )
+        assert (left, wrong) == (0, 0), path
     assert asked
     assert not [url for url in asked if not url.startswith(("file:", "data:"))]

@@ -21,9 +21,10 @@ from bandit.explorer.state import STEPS, View
 # Steps of a descent that are drawn: close together at the beginning, where it is fastest.
 DRAWN = np.unique(np.concatenate([[0], np.geomspace(1, STEPS, 60).round().astype(int)]))
 LOWEST = 1e-12
+SIZE = (9.4, 4.2)
 
 
-def draw(view: View, *, size: tuple[float, float] = (9.4, 4.2)) -> Figure:
+def draw(view: View, *, size: tuple[float, float] = SIZE) -> Figure:
     """A figure of two panels, in the package's style, that belongs to nobody.
 
     Parameters
@@ -46,10 +47,10 @@ def draw(view: View, *, size: tuple[float, float] = (9.4, 4.2)) -> Figure:
         return figure
 
 
-def png(view: View, *, dpi: int = 100) -> bytes:
-    """The picture as a file."""
+def png(view: View, *, size: tuple[float, float] = SIZE, dpi: int = 100) -> bytes:
+    """The picture of :func:`draw` as a PNG file."""
     file = io.BytesIO()
-    draw(view).savefig(file, format="png", dpi=dpi, metadata={"Software": None})
+    draw(view, size=size).savefig(file, format="png", dpi=dpi, metadata={"Software": None})
     return file.getvalue()
 
 

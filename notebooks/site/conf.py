@@ -71,7 +71,7 @@ html_theme_options = {
     "footer_end": [],
     "navigation_depth": 2,
 }
-html_sidebars = {"site/index": []}
+html_sidebars = {"site/index": [], "site/generated/gallery": []}
 mathjax_path = "mathjax/tex-svg.js"
 suppress_warnings = ["mystnb.unknown_mime_type"]
 
@@ -102,9 +102,15 @@ def _as_rst(app, what, name, obj, options, lines: list[str]) -> None:
     lines[:] = as_rst(lines)
 
 
+def _skip(app, what, name, obj, skip, options) -> bool | None:
+    """Fields of named tuples are told of by the tuple's own docstring."""
+    return True if (getattr(obj, "__doc__", "") or "").startswith("Alias for field") else None
+
+
 def setup(app) -> None:
     """Write the pages that are made from the package, before anything is read."""
     write_pages(HERE, ROOT)
     app.connect("build-finished", _copy_mathjax)
     app.connect("build-finished", _front_page)
     app.connect("autodoc-process-docstring", _as_rst)
+    app.connect("autodoc-skip-member", _skip)

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import bandit
+from frames import frames
 
 # The order of reading; modules that are not named here come last, by name.
 ORDER = ["problem", "losses", "pairs", "preferences", "policies", "analysis", "solutions"]
-ORDER += ["training", "optimizers", "history", "presets", "flow", "plots", "data", "ope"]
-ORDER += ["offline", "pessimism", "verification", "sweeps", "related", "llm"]
+ORDER += ["training", "optimizers", "history", "presets", "flow", "plots", "explorer", "data"]
+ORDER += ["ope", "offline", "pessimism", "verification", "sweeps", "related", "llm"]
 LEFT_OUT = {"cli", "__main__", "selftest"}
 
 
@@ -25,16 +26,15 @@ def write_pages(site: Path, root: Path) -> None:
     modules = public_modules()
     for name in modules:
         pages[f"api/{name}.md"] = reference(name)
-    pages["api/index.md"] = contents(
-        "Reference", [name for name in modules if name.rpartition(".")[0] not in modules]
-    )
+    pages["api/index.md"] = overview([n for n in modules if n.rpartition(".")[0] not in modules])
+    pages["frames.html"] = frames()
     folder = site / "generated"
     for name, text in pages.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
-    for path in folder.rglob("*.md"):
+    for path in folder.rglob("*.*"):
         if str(path.relative_to(folder)) not in pages:
             path.unlink()
 
@@ -42,10 +42,13 @@ def write_pages(site: Path, root: Path) -> None:
 def gallery(root: Path) -> str:
     """The README's gallery: every picture with what it shows and the command that draws it."""
     readme = (root / "README.md").read_text(encoding="utf-8")
-    row = re.compile(r"^\| !\[(.*?)\]\((figures/\w+\.png)\) \| (.*?) `(python .*?)` \|$", re.M)
+    row = re.compile(
+        r"^\| !\[(.*?)\]\((figures/\w+\.png)\) \| \*\*(.*?)\*\*: (.*?) `(python .*?)` \|$", re.M
+    )
     blocks = [
-        f"## {alt}\n\n{text}\n\n:::{{image}} ../../../{path}\n:alt: {alt}\n:::\n\n```sh\n{command}\n```\n"
-        for alt, path, text, command in row.findall(readme)
+        f"## {name}\n\n{text[0].upper()}{text[1:]}\n\n"
+        f":::{{image}} ../../../{path}\n:alt: {alt}\n:::\n\n```sh\n{command}\n```\n"
+        for alt, path, name, text, command in row.findall(readme)
     ]
     head = "# Gallery\n\nEvery picture is drawn by one command, `make figures` draws them all. "
     head += "The numbers behind it are in a CSV file beside it, in `figures/`.\n\n"
@@ -89,6 +92,27 @@ def contents(title: str, modules: list[str]) -> str:
     return f"# {title}\n\n```{{toctree}}\n:maxdepth: 1\n\n{lines}\n```\n"
 
 
+def overview(modules: list[str]) -> str:
+    """The first page of the reference: every module with its first sentence."""
+    called = [name for name in modules if name.split(".")[1] in ORDER]
+    parts = {"What users call": called, "What it is built from": sorted({*modules} - {*called})}
+    tables = "\n".join(
+        f"## {title}\n\n| module | what is there |\n| --- | --- |\n"
+        + "".join(f"| [{name}]({name}.md) | {summary(name)} |\n" for name in names)
+        for title, names in parts.items()
+    )
+    pages = "\n".join([*called, *parts["What it is built from"]])
+    return f"# Reference\n\n{tables}\n```{{toctree}}\n:hidden:\n\n{pages}\n```\n"
+
+
+def summary(name: str) -> str:
+    """The first sentence of a module's docstring, for the cell of a table."""
+    paragraph = " ".join((importlib.import_module(name).__doc__ or "").split("\n\n")[0].split())
+    sentence = re.split(r"(?<=[a-z)`])\.( |$)", paragraph, maxsplit=1)[0].rstrip(".")
+    plain = re.sub(r":\w+:`~?([^`]*)`", r"`\1`", sentence).replace("``", "`")
+    return re.sub(r"([|*\[\]])", r"\\\1", plain)
+
+
 def reference(name: str) -> str:
     """The page of one module."""
     below = [
@@ -106,6 +130,8 @@ def reference(name: str) -> str:
             + ("\n   :members:" if inspect.isclass(value) else "")
             for one in members(name)
             if callable(value := getattr(importlib.import_module(name), one))
+            # Names of types, such as a Callable[...], have nothing to tell.
+            and str(value.__module__).startswith("bandit")
         ),
         "```",
     ]
