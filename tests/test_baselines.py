@@ -1,7 +1,7 @@
 """Pictures pixel by pixel, without text, which differs between versions of fonts.
 
-Numbers are tested first, elsewhere; here what no number sees: what hides what, sizes, colors, arrows
-that point. New baselines are drawn with ``python -m pytest tests/test_baselines.py
+Numbers are tested first, elsewhere; here what no number sees: what hides what, sizes, colors, where
+arrows point. New baselines are drawn with ``python -m pytest tests/test_baselines.py
 --mpl-generate-path=tests/baseline``, and looked at before they are committed.
 """
 
