@@ -50,7 +50,9 @@ def draw(view: View, *, size: tuple[float, float] = SIZE) -> Figure:
 def png(view: View, *, size: tuple[float, float] = SIZE, dpi: int = 100) -> bytes:
     """The picture of :func:`draw` as a PNG file."""
     file = io.BytesIO()
-    draw(view, size=size).savefig(file, format="png", dpi=dpi, metadata={"Software": None})
+    draw(view, size=size).savefig(
+        file, format="png", dpi=dpi, pil_kwargs={"compress_level": 3}, metadata={"Software": None}
+    )
     return file.getvalue()
 
 
@@ -106,6 +108,8 @@ def _regret(axes: Axes, view: View) -> None:
     if seen:
         axes.set_ylim(min(*seen, max(seen) / 10) / 2, max(seen) * 3)
     axes.yaxis.set_major_formatter(FuncFormatter(_short))
+    if max(seen, default=1) / min(seen, default=1) > 100:
+        axes.minorticks_off()  # Over ten decades they would be a tenth of the time.
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylabel("regret J(π*) − J(π)  [reward]")
     axes.set_title("Its regret, step by step")
