@@ -26,9 +26,13 @@ def namespace(x: Any) -> Any:
 
 def constant(like: Any, values: Any) -> Any:
     """``values`` in the library, on the device and in the dtype of ``like``; numpy: as they are."""
-    if values is None or is_foreign(values) or not is_foreign(like):
+    if values is None or not is_foreign(like):
         return values
-    values = np.ascontiguousarray(values)
+    if is_foreign(values):
+        if namespace(values) is namespace(like):
+            return values
+        values = to_numpy(values)
+    values = np.asarray(values, order="C")  # torch takes no negative strides
     if not values.flags.writeable:
         values = values.copy()  # torch warns of memory it must not write to
     return array_namespace(like).asarray(values, dtype=like.dtype, device=device(like))
@@ -67,7 +71,7 @@ def to_numpy(x: Any) -> Any:
     if isinstance(x, np.ndarray):
         return x
     if is_torch_array(x):
-        x = x.detach().cpu()
+        x = x.detach().resolve_conj().resolve_neg().cpu()
         return (x if x.is_complex() else x.double()).numpy()
     return np.asarray(x) if is_jax_array(x) else x
 

@@ -109,6 +109,30 @@ def test_dtype_and_device_are_kept():
         close(spread, getattr(analysis, name)(problem, loss, logits.double().cpu(), nu, **data))
 
 
+@pytest.mark.parametrize("name", ["gradient_variance", "covariance"])
+def test_results_have_the_same_shape_whatever_the_library(name):
+    for shape in SHAPES:
+        problem, loss, nu, data = data_of("copg", shape, "independent")
+        for logits in (logits_of(shape), logits_of(shape)[0]):
+            ours = getattr(analysis, name)(problem, loss, logits, nu, **data)
+            theirs = getattr(analysis, name)(problem, loss, torch.tensor(logits), nu, **data)
+            assert theirs.shape == np.shape(ours)
+
+
+def test_views_that_torch_turns_lazily_are_read():
+    turned = torch.tensor([1 + 2j, 3 - 1j]).conj()
+    np.testing.assert_array_equal(arrays.to_numpy(turned.imag), [-2, 1])
+    np.testing.assert_array_equal(arrays.to_numpy(turned), [1 - 2j, 3 + 1j])
+
+
+def test_libraries_meet():
+    jax_numpy = pytest.importorskip("jax.numpy")
+    problem = bandit.Bandit([1.0, 0.0], 0.5)
+    found = problem.kl(torch.tensor([0.2, 0.8]), jax_numpy.array([0.5, 0.5]))
+    assert float(found) == pytest.approx(0.2 * np.log(0.4) + 0.8 * np.log(1.6), rel=1e-6)
+    assert isinstance(found, torch.Tensor)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("name", presets.METHODS)
 def test_population_on_cuda(name):
