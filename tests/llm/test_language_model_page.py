@@ -187,3 +187,20 @@ def test_tables_are_those_of_the_kept_results():
     for method, run in tuning:
         shown = np.array([numbers(cell) for cell in tuned[labels[method]]])
         np.testing.assert_allclose(shown, run[["objective", "reward", "kl"]], atol=0.006)
+
+
+def test_rewards_that_were_learned_from_and_samples_are_kept():
+    rewards = pd.read_csv(RESULTS / "rewards.csv").to_numpy()
+    assert rewards.shape == (32, 8)
+    assert -1 <= rewards.min() < 0 < rewards.max() <= 1
+    # The reference writes as well after one set of prompts as after another.
+    runs = pd.read_csv(RESULTS / "results.csv").groupby("method")
+    elsewhere = runs.get_group("reference").reward.mean()
+    assert abs(rewards.mean() - elsewhere) < 3 * rewards.mean(axis=1).std() / np.sqrt(32)
+    # β ln of a mean of e^(r/β) is on average below J(π*), and no method reaches even that.
+    bound = 0.05 * np.log(np.exp(rewards / 0.05).mean(axis=1))
+    error = bound.std(ddof=1) / np.sqrt(32)
+    assert runs.objective.mean().max() < bound.mean() - 3 * error
+    samples = pd.read_csv(RESULTS / "samples.csv")
+    assert samples.method.value_counts().to_dict() == dict.fromkeys(runs.groups, 3)
+    assert samples.prompt.nunique() == 3
