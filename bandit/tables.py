@@ -36,11 +36,11 @@ def comparison_text(case: Case, table: pd.DataFrame, stream: TextIO) -> str:
             probabilities(policy) if known else "none*"
             for policy, known in zip(table["policy"], solved, strict=True)
         ],
-        "KL(π‖π*)": numbers(table["kl_to_optimal"]),
-        "regret": numbers(table["regret"]),
-        "slowest eig.": numbers(table["slowest_eigenvalue"]),
-        "var. at π_ref": numbers(table["variance_at_reference"]),
-        "var. at solution": numbers(table["variance_at_solution"]),
+        "KL(π‖π*)": computed(table["kl_to_optimal"]),
+        "regret": computed(table["regret"]),
+        "slowest eig.": computed(table["slowest_eigenvalue"]),
+        "var. at π_ref": computed(table["variance_at_reference"]),
+        "var. at solution": computed(table["variance_at_solution"]),
     }
     notes = footnotes(table["message"][~solved].to_dict())
     return "\n".join([*heading(case), "", aligned(columns, stream), *notes])
@@ -147,6 +147,11 @@ def number(x: float) -> str:
 def numbers(column: Any) -> list[str]:
     """Each as :func:`number` has it."""
     return [number(x) for x in column]
+
+
+def computed(column: Any) -> list[str]:
+    """The same for what is never zero but by rounding: whether it is exactly so, is luck."""
+    return [f"< {NOISE:.0e}" if abs(x) < NOISE else number(x) for x in column]
 
 
 def vector(values: ArrayLike) -> str:
