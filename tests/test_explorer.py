@@ -111,6 +111,18 @@ def test_arms_that_are_never_compared_are_named_as_in_the_picture():
     assert words.rows(view)["solution"] == "none"
 
 
+@pytest.mark.parametrize(
+    ("behavior", "says"),
+    [
+        ((0.0, 1.0, 2.0), "arm 1 is never drawn, and given up."),
+        ((0.0, 1.0, 0.0), "Arms {1, 3} are never drawn: nothing tells their shares apart."),
+    ],
+)
+def test_arms_that_are_never_drawn_are_counted_from_one(behavior, says):
+    view = explore(but(behavior=behavior, method="policy_gradient"), search=True)
+    assert words.verdict(view).endswith(says)
+
+
 def test_what_takes_long_to_find_is_shown_without_it_first():
     view = explore(but(behavior=(0.0, 1.0, 2.0), method="optimal_advantage"))
     assert view.solution is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 
 import numpy as np
 
@@ -46,9 +47,18 @@ def _why(view: View) -> str:
             f"The data never compare {' with '.join(named)}, so only ratios of probabilities "
             "within each of these groups are determined."
         )
-    message = found.message[0].upper() + found.message[1:]
+    message = _from_one(found.message[0].upper() + found.message[1:])
     never = [f"arm {arm + 1}" for arm in np.flatnonzero(view.behavior == 0)]
-    return f"{message}." + (f" (The behavior never draws {', '.join(never)}.)" if never else "")
+    if never and "never drawn" not in message:
+        message += f": the behavior never draws {', '.join(never)}"
+    return f"{message}."
+
+
+def _from_one(message: str) -> str:
+    """Arms counted from 1, as the sliders and the picture have them."""
+    return re.sub(
+        r"(?<=\barm )\d+|(?<=[{ ])\d+(?=[,}])", lambda match: str(int(match[0]) + 1), message
+    )
 
 
 def rows(view: View) -> dict[str, str]:
