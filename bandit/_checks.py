@@ -83,7 +83,8 @@ def distribution(
     if low < 0 or (strictly_positive and low == 0):
         expected = "probabilities above 0" if strictly_positive else "probabilities of at least 0"
         raise ValueError(f"{name}: expected {expected}, got {low:g}")
-    total = array.sum(axis=tuple(range(-axes, 0)))
+    with np.errstate(over="ignore"):
+        total = array.sum(axis=tuple(range(-axes, 0)))
     worst = np.abs(total - 1).max()
     if worst > SUM_TOLERANCE:
         found = np.ravel(total)[np.argmax(np.abs(np.ravel(total) - 1))]

@@ -24,7 +24,8 @@ def bradley_terry(reward: ArrayLike, scale: float = 1.0) -> Array:
     if reward.ndim == 0:
         raise ValueError("reward: expected shape (..., K), got a single number")
     scale = _checks.positive_number("scale", scale)
-    return expit(scale * (reward[..., :, None] - reward[..., None, :]))
+    with np.errstate(over="ignore"):  # σ(±∞) is as certain as it should be
+        return expit(scale * (reward[..., :, None] - reward[..., None, :]))
 
 
 def deterministic(reward: ArrayLike) -> Array:
@@ -32,7 +33,8 @@ def deterministic(reward: ArrayLike) -> Array:
     reward = _checks.finite_array("reward", reward)
     if reward.ndim == 0:
         raise ValueError("reward: expected shape (..., K), got a single number")
-    return 0.5 + 0.5 * np.sign(reward[..., :, None] - reward[..., None, :])
+    with np.errstate(over="ignore"):
+        return 0.5 + 0.5 * np.sign(reward[..., :, None] - reward[..., None, :])
 
 
 def from_counts(wins: ArrayLike) -> Array:
