@@ -130,10 +130,10 @@ def markdown(folder: Path) -> str:
     rows, about = read(folder)
     lines = ["<!-- Written by `make bench`. -->"]
     for part, own in parts(rows).items():
-        lines += ["", f"### {part}", "", "| " + " | ".join(HEADS) + " |", "|:--|--:|--:|--:|--:|"]
+        lines += ["", f"## {part}", "", "| " + " | ".join(HEADS) + " |", "|:--|--:|--:|--:|--:|"]
         lines += ["| " + " | ".join(_cells(row)) + " |" for row in own]
     versions = ", ".join(f"{name} {v}" for name, v in about["versions"].items())
-    lines += ["", "### The machine", ""]
+    lines += ["", "## The machine", ""]
     lines += [
         f"{about['processor']}, {about['cores']} cores, {about['memory_gibibytes']} GiB; "
         f"{about['system']}; Python {about['python']}; {versions}. Load over the last quarter of "
