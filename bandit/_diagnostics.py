@@ -59,6 +59,7 @@ class Diagnostics:
 
 
 def diagnose(lesson: Lesson, learned: Learned, policy: LogLinear | None) -> Diagnostics:
+    """What can be told of a learned policy from the log it was learned from."""
     evidence, problem = lesson.evidence, lesson.problem
     counts, pi = evidence.counts, np.exp(learned.log_policy)
     arms = counts.arm_labels

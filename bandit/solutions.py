@@ -203,7 +203,17 @@ def _solve_tabular(where: Setting, loss: Loss, graph: tuple[Components, ...]) ->
     if contrastive or not system.dense:
         logits = _anchored(root.theta, where, graph) if contrastive else root.theta
         matrix = system.jacobian(root.theta) if system.dense else None
-        return _Found(logits, float(root.residual.max()), _trouble_of(root), matrix)
+        trouble = _trouble_of(root)
+        # A curvature that fades as log-ratios grow, as DPO's, may fade away between sets of arms.
+        if (
+            not (trouble or system.affine or matrix is None)
+            and _undetermined(matrix, system.gauge, system.unseen, least=1e-13).any()
+        ):
+            trouble = (
+                "no finite solution: between some arms the curvature is nothing but rounding, so "
+                "log-ratios grow without bound (or are lost in rounding)"
+            )
+        return _Found(logits, float(root.residual.max()), trouble, matrix)
     # Of two arms that are never drawn nothing tells one from the other, wherever the flow leads.
     open_ended = system.unseen.sum(axis=-1) > 1
     lost = np.logical_not(root.converged)
@@ -400,8 +410,10 @@ def _anchored(theta: Array, where: Setting, graph: tuple[Components, ...]) -> Ar
     return logits
 
 
-def _undetermined(jacobian: Array, gauge: Array, unseen: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Where the Jacobian (X, K, K) is singular beyond its gauge, or not finite.
+def _undetermined(
+    jacobian: Array, gauge: Array, unseen: NDArray[np.bool_], least: float = 1e-9
+) -> NDArray[np.bool_]:
+    """Where the Jacobian (X, K, K) is singular beyond its gauge (to ``least``), or not finite.
 
     The row and the column of an arm that is never drawn, ``unseen`` (X, K), may be nothing but
     rounding, which must not be blown up.
@@ -412,7 +424,7 @@ def _undetermined(jacobian: Array, gauge: Array, unseen: NDArray[np.bool_]) -> N
     matrix = _even(jacobian, axis=-2, rounding=unseen[:, None, :])
     matrix = _even(_even(matrix, axis=-1, rounding=unseen[:, :, None]) + gauge, axis=-1)
     singular = np.linalg.svd(matrix, compute_uv=False)
-    return ~finite | (singular[..., -1] < 1e-9 * singular[..., 0])
+    return ~finite | (singular[..., -1] < least * singular[..., 0])
 
 
 def _smooth(field: Callable[[Array], Array], theta: Array, jacobian: Array) -> bool:

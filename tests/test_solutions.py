@@ -429,6 +429,8 @@ def strongly_connected(beats):
 @settings(max_examples=20)
 @given(seed=seeds, arms=st.integers(2, 5), density=st.floats(0.3, 1.0))
 @example(seed=86340, arms=3, density=0.6875)  # one arm always loses
+@example(seed=290, arms=4, density=0.51)  # two arms always beat the other two
+@example(seed=306, arms=4, density=0.454)
 def test_dpo_on_labels_has_a_minimizer_just_when_no_set_of_arms_always_wins(seed, arms, density):
     """A finite minimizer exists if and only if the graph of wins is strongly connected."""
     rng = np.random.default_rng(seed)

@@ -12,14 +12,17 @@ from bandit.contract import Group
 
 
 def total(x: Any) -> Any:
+    """The sum over the group, the last axis."""
     return array_namespace(x).sum(x, axis=-1)
 
 
 def log_ratio_of(group: Group) -> Any:
+    """ln π(y_i) − ln π_ref(y_i), in nats."""
     return group.log_prob - group.ref_log_prob
 
 
 def regularized_reward(group: Group, beta: float) -> Any:
+    """R_i = r_i − β (ln π(y_i) − ln π_ref(y_i)), in units of reward."""
     return group.reward - beta * log_ratio_of(group)
 
 
@@ -51,6 +54,7 @@ def advantage_of(group: Group, beta: float, baseline: str) -> Any:
 
 
 def given(group: Group) -> Any:
+    """The group's baseline; a ValueError if there is none."""
     if group.baseline is None:
         raise ValueError("baseline: expected group.baseline for 'given', got None")
     return group.baseline
@@ -62,6 +66,7 @@ def per_member(x: Any) -> Any:
 
 
 def ratio_of(group: Group) -> Any:
+    """The importance ratio ρ_i = π(y_i)/μ(y_i)."""
     return array_namespace(group.log_prob).exp(group.log_prob - group.behavior_log_prob)
 
 
