@@ -42,6 +42,8 @@ def execute(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookN
         timeout=120,
         kernel_name="python3",
         record_timing=False,
+        # A kernel sends what it prints five times a second: how many pieces come is chance.
+        coalesce_streams=True,
         # A note that the kernel's sockets are not encrypted is no news on one's own machine.
         extra_arguments=["--log-level=ERROR"],
         resources={"metadata": {"path": str(folder)}},

@@ -123,6 +123,13 @@ def test_run_twice_gives_the_same_file(tmp_path):
 
 
 @pytest.mark.slow
+def test_text_is_one_output_in_however_many_pieces_it_comes(tmp_path):
+    source = "import sys\nfor i in range(3):\n    print(i)\n    sys.stdout.flush()"
+    (output,) = execute(one_cell(source), tmp_path).cells[0].outputs
+    assert output.text == "0\n1\n2\n"
+
+
+@pytest.mark.slow
 def test_widgets_are_not_kept(tmp_path):
     source = "import ipywidgets\nipywidgets.Label('one')"
     fresh = execute(one_cell(source), tmp_path)
