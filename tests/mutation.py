@@ -62,7 +62,9 @@ TESTS = {
     "groups": ["test_groups", "test_analysis"],
     "expectations": ["test_identities", "test_analysis", "test_solutions"],
     "analysis": ["test_analysis"],
-    "solutions": ["test_identities", "test_solutions"],
+    "solutions/__init__": ["test_identities", "test_solutions"],
+    "solutions/_determined": ["test_identities", "test_solutions"],
+    "solutions/_searches": ["test_identities", "test_solutions"],
     "solvers": ["test_identities", "test_solutions"],
 }
 FILES = [name for name in TESTS if (PACKAGE / f"{name}.py").exists()]

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from strategies import cases, make_case, preference_matrix, seeds, simplex
 
 import bandit
-from bandit import analysis, groups, losses, presets, solutions, solvers
+from bandit import analysis, groups, losses, presets, solvers
 from bandit.analysis import NotIdentifiedWarning
+from bandit.solutions import _searches
 
 independent = bandit.pairs.independent
 
@@ -724,7 +725,7 @@ def test_the_way_without_matrices_gives_the_same_solutions(name, shape, monkeypa
     for pairs in (case.nu, independent(case.mu)):
         dense = analysis.solve(case.problem, loss, pairs, **data)
         with monkeypatch.context() as patch:
-            patch.setattr(solutions, "DENSE_LIMIT", 1)
+            patch.setattr(_searches, "DENSE_LIMIT", 1)
             found = analysis.solve(case.problem, loss, pairs, **data)
         assert found.converged
         np.testing.assert_allclose(found.policy, dense.policy, rtol=1e-6)
