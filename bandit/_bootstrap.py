@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from bandit import _checks
 from bandit._checks import Array, shown
 from bandit._estimators import FORMULAS, MODELED
-from bandit._ope_inputs import NOTHING_SHOWN, given, level_between_0_and_1
+from bandit._ope_inputs import NOTHING_SHOWN, given
 from bandit.data.log import Log
 
 
@@ -74,7 +74,8 @@ def bootstrap(
         raise ValueError(f"method: expected one with a model, got {shown(method)}")
     if np.isnan(FORMULAS[method](given(method, log, policy, *extra))[0]):
         raise ValueError(NOTHING_SHOWN)
-    level, times = level_between_0_and_1(level), _checks.positive_integer("replicates", replicates)
+    level = _checks.level_between_0_and_1(level)
+    times = _checks.positive_integer("replicates", replicates)
     rng = _checks.generator_of(rng)
     kinds, often = _kinds_of_rows(log)
     drawn = np.empty(times)

@@ -60,6 +60,23 @@ def positive_number(name: str, value: Any) -> float:
     return number
 
 
+def not_negative(name: str, value: Any) -> float:
+    """A finite number of at least zero."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+        raise TypeError(f"{name}: expected a number of at least 0, got {type(value).__name__}")
+    if not (np.isfinite(value) and value >= 0):
+        raise ValueError(f"{name}: expected a finite number of at least 0, got {value}")
+    return float(value)
+
+
+def level_between_0_and_1(level: Any) -> float:
+    """``level`` if it is that of an interval."""
+    level = positive_number("level", level)
+    if level >= 1:
+        raise ValueError(f"level: expected a number in (0, 1), got {level:g}")
+    return level
+
+
 def positive_integer(name: str, value: Any) -> int:
     """An integer above zero."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
@@ -109,12 +126,26 @@ def trailing_shape(name: str, array: Any, expected: tuple[int, ...], letters: st
         raise ValueError(f"{name}: expected shape {letters} = {expected}, got {found}")
 
 
+def per_cell(name: str, array: Array, shape: tuple[int, int]) -> Array:
+    """``array`` (K,) or (X, K) as one number for each cell, (X, K); read-only if repeated."""
+    if array.shape not in (shape, shape[1:]):
+        raise ValueError(
+            f"{name}: expected shape (K,) = {shape[1:]} or (X, K) = {shape}, got {array.shape}"
+        )
+    return np.broadcast_to(array, shape)
+
+
 def one_of(name: str, value: Any, allowed: Iterable[str]) -> str:
     """``value`` if it is one of ``allowed``, else a line that lists them."""
     allowed = tuple(allowed)
     if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{name}: expected one of {', '.join(allowed)}; got {shown(value)}")
     return value
+
+
+def type_of(value: Any) -> str:
+    """The type of a value for a message; of a class that came for one of its kind, the class."""
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
 def shown(value: Any) -> str:

@@ -20,9 +20,8 @@ from bandit._estimators import (
     corrected_total,
     standard_error,
 )
-from bandit._ope_inputs import Data, counts_of
 from bandit.data.counts import Counts
-from bandit.data.log import Log
+from bandit.data.log import Data, Log, counts_of
 
 ROW_BY_ROW = "rows"
 

@@ -9,9 +9,8 @@ import numpy as np
 
 from bandit._checks import Array, shown
 from bandit.data.counts import Counts
-from bandit.data.log import Log
+from bandit.data.log import Data, counts_of
 
-Data = Log | Counts
 _TINY = float(np.finfo(np.float64).tiny)
 
 
@@ -32,7 +31,7 @@ def cell_means(data: Data, shrinkage: float | str = 0.0) -> Array:
     -----
     A cell without rows has the mean of all rows.
     """
-    counts = data.counts() if isinstance(data, Log) else data
+    counts = counts_of(data)
     rows, overall = counts.n, counts.reward.sum() / counts.n.sum()
     means = np.where(rows > 0, counts.reward / np.maximum(rows, 1.0), overall)
     kappa = auto_shrinkage(counts, means, overall) if shrinkage == "auto" else shrinkage

@@ -18,8 +18,7 @@ from scipy import sparse
 
 from bandit import _checks
 from bandit._checks import Array
-from bandit.data.counts import Counts
-from bandit.data.log import Log
+from bandit.data.log import Data, Log, counts_of
 from bandit.pessimism import is_binary
 
 Places = NDArray[np.int64]
@@ -68,12 +67,9 @@ class Evidence:
     """
 
     def __init__(
-        self, data: Log | Counts, pairing: str = "all", assumed: NDArray[np.bool_] | None = None
+        self, data: Data, pairing: str = "all", assumed: NDArray[np.bool_] | None = None
     ) -> None:
-        if not isinstance(data, (Log, Counts)):
-            raise TypeError(f"data: expected a Log or Counts, got {type(data).__name__}")
-        self.data = data
-        self.counts = data.counts() if isinstance(data, Log) else data
+        self.data, self.counts = data, counts_of(data)
         self.shape = self.counts.shape
         _checks.one_of("pairing", pairing, ("all", "consecutive"))
         self.compared = _consecutive(data) if pairing == "consecutive" else None
@@ -225,7 +221,7 @@ class Evidence:
         return np.bincount(flat, values[here], n * m * m).astype(np.float64).reshape(n, m, m)
 
 
-def _consecutive(data: Log | Counts) -> Compared:
+def _consecutive(data: Data) -> Compared:
     if not isinstance(data, Log):
         raise ValueError("pairing: expected 'all' for Counts, which know no order of rows")
     if len(data) % 2:

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,38 +19,41 @@ import numpy as np
 from bandit import _checks
 from bandit._checks import Array
 from bandit.data.counts import SUMS, Counts
-from bandit.data.log import Log
+from bandit.data.log import Data, counts_of
 from bandit.problem import Bandit
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from bandit.offline import Fit
 
 FORMAT = 1
 POLICY, REPORT = "policy.csv", "report.json"
 COLUMNS = ("probability", "reference", "reward")
 
 
-def table(fit: Fit) -> pd.DataFrame:
+Fields = Mapping[str, Any]
+"""Those of a :class:`bandit.offline.Fit`, by name."""
+
+
+def table(fit: Fields) -> pd.DataFrame:
     """One row per context and arm."""
     import pandas as pd
 
-    contexts, arms = fit.policy.shape
+    policy, problem, counts = fit["policy"], fit["problem"], fit["counts"]
+    contexts, arms = policy.shape
     columns: dict[str, Any] = {
-        "context": [label for label in fit.context_labels for _ in range(arms)],
-        "arm": list(fit.arm_labels) * contexts,
-        "probability": fit.policy.ravel(),
-        "reference": fit.problem.reference.ravel(),
-        "reward": fit.problem.reward.ravel(),
+        "context": [label for label in fit["context_labels"] for _ in range(arms)],
+        "arm": list(fit["arm_labels"]) * contexts,
+        "probability": policy.ravel(),
+        "reference": problem.reference.ravel(),
+        "reward": problem.reward.ravel(),
     }
-    if fit.counts is not None:
-        columns["rows"] = np.round(fit.counts.n.ravel()).astype(np.int64)
+    if counts is not None:
+        columns["rows"] = np.round(counts.n.ravel()).astype(np.int64)
     return pd.DataFrame(columns)
 
 
 def aligned(
-    data: Log | Counts, context_labels: Sequence[Hashable], arm_labels: Sequence[Hashable]
+    data: Data, context_labels: Sequence[Hashable], arm_labels: Sequence[Hashable]
 ) -> Counts:
     """The counts of ``data`` with these contexts and arms, in their order, zeros where it has none.
 
@@ -59,9 +62,7 @@ def aligned(
     ValueError
         If it has a context or arm with another label.
     """
-    if not isinstance(data, (Log, Counts)):
-        raise TypeError(f"data: expected a Log or Counts, got {type(data).__name__}")
-    counts = data.counts() if isinstance(data, Log) else data
+    counts = counts_of(data)
     if (counts.context_labels, counts.arm_labels) == (tuple(context_labels), tuple(arm_labels)):
         return counts
     order = []
@@ -94,24 +95,25 @@ def aligned(
 # ------------------------------------------------------------------------------------------ files
 
 
-def save(fit: Fit, folder: str | os.PathLike[str]) -> None:
+def save(fit: Fields, folder: str | os.PathLike[str]) -> None:
     """Write both files, the report last: it knows the table's fingerprint."""
     import bandit
 
     where = Path(folder)
     frame = table(fit)
     text = frame.to_csv(index=False, lineterminator="\n", float_format="%.17g")
-    weights = fit.problem.context_weights
+    problem, theta = fit["problem"], fit["theta"]
+    weights = problem.context_weights
     report = {
         "format": FORMAT,
         "version": bandit.__version__,
-        "method": fit.method,
-        "beta": fit.problem.beta,
-        "context_labels": _plain("context_labels", fit.context_labels),
-        "arm_labels": _plain("arm_labels", fit.arm_labels),
+        "method": fit["method"],
+        "beta": problem.beta,
+        "context_labels": _plain("context_labels", fit["context_labels"]),
+        "arm_labels": _plain("arm_labels", fit["arm_labels"]),
         "context_weights": None if weights is None else weights.tolist(),
-        "theta": None if fit.theta is None else fit.theta.tolist(),
-        "diagnostics": _jsonable(dataclasses.asdict(fit.diagnostics)),
+        "theta": None if theta is None else theta.tolist(),
+        "diagnostics": _jsonable(dataclasses.asdict(fit["diagnostics"])),
         "policy_sha256": hashlib.sha256(text.encode()).hexdigest(),
     }
     where.mkdir(parents=True, exist_ok=True)
@@ -157,7 +159,7 @@ def _jsonable(value: Any) -> Any:
 
 
 def load(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """The fields of a Fit, with the diagnostics as a dictionary."""
+    """The fields that :func:`save` wrote, with the diagnostics as a dictionary."""
     where = Path(folder)
     try:
         text = (where / POLICY).read_bytes()

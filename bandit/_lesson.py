@@ -12,12 +12,10 @@ from bandit import _checks, _learning, groups, losses, ope, preferences, presets
 from bandit._checks import Array
 from bandit._evidence import Evidence
 from bandit._learning import Lesson
-from bandit.data.counts import Counts
-from bandit.data.log import Log
+from bandit.data.log import Data, counts_of
 from bandit.presets import Method
 from bandit.problem import Bandit
 
-Data = Log | Counts
 Rewards = str | Callable[[Data], ArrayLike] | ArrayLike
 REWARDS = ("mean", "lower_confidence_bound", "empirical_bayes")
 
@@ -88,13 +86,7 @@ def _estimated(rewards: Any, evidence: Evidence) -> Array:
         rewards = getattr(pessimism, rewards)
     if callable(rewards):
         rewards = rewards(evidence.data)
-    table = _checks.finite_array("rewards", rewards)
-    if table.shape not in (evidence.shape, evidence.shape[1:]):
-        raise ValueError(
-            f"rewards: expected shape (K,) = {evidence.shape[1:]} or (X, K) = {evidence.shape}, "
-            f"got {table.shape}"
-        )
-    return np.broadcast_to(table, evidence.shape)
+    return _checks.per_cell("rewards", _checks.finite_array("rewards", rewards), evidence.shape)
 
 
 def _reference(reference: Any, evidence: Evidence) -> Array:
@@ -106,12 +98,7 @@ def _reference(reference: Any, evidence: Evidence) -> Array:
     if reference is None:
         return np.full(evidence.shape, 1 / evidence.shape[1])
     table = _checks.distribution("reference", reference, strictly_positive=True)
-    if table.shape not in (evidence.shape, evidence.shape[1:]):
-        raise ValueError(
-            f"reference: expected shape (K,) = {evidence.shape[1:]} or "
-            f"(X, K) = {evidence.shape}, got {table.shape}"
-        )
-    return np.broadcast_to(table, evidence.shape)
+    return _checks.per_cell("reference", table, evidence.shape)
 
 
 def _preference(preference: Any, evidence: Evidence, problem: Bandit, rewards: Any) -> Array | str:
@@ -137,5 +124,5 @@ def logging_policy(data: Data) -> Array:
     ----------
     data : Log or Counts
     """
-    rows = (data.counts() if isinstance(data, Log) else data).n + 0.5
+    rows = counts_of(data).n + 0.5
     return rows / rows.sum(axis=-1, keepdims=True)

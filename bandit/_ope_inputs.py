@@ -6,20 +6,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bandit import _checks
-from bandit._checks import Array, shown
+from bandit._checks import shown
 from bandit._estimators import MODELED, Given, auto_shrinkage, cell_means
-from bandit.data.counts import Counts
-from bandit.data.log import Log
+from bandit.data.log import Data, counts_of
 
-Data = Log | Counts
 NOTHING_SHOWN = "policy: expected some arm that the log shows, got none"
-
-
-def counts_of(data: Data) -> Counts:
-    """The sums of a log; a TypeError for anything else."""
-    if not isinstance(data, (Log, Counts)):
-        raise TypeError(f"data: expected a Log or Counts, got {type(data).__name__}")
-    return data.counts() if isinstance(data, Log) else data
 
 
 def given(
@@ -31,13 +22,13 @@ def given(
 ) -> Given:
     """All that the formula of ``method`` needs, or one line saying what does not fit the log."""
     counts = counts_of(data)
-    pi = _fitting("policy", _checks.distribution("policy", policy), counts.shape)
+    pi = _checks.per_cell("policy", _checks.distribution("policy", policy), counts.shape)
     if method != "direct_method" and counts.inverse is None:
         raise ValueError("data: expected propensities, got a log without; direct_method needs none")
     if model is not None:
         if shrinkage != 0.0:
             raise ValueError(f"shrinkage: expected 0 beside a given model, got {shown(shrinkage)}")
-        q = _fitting("model", _checks.finite_array("model", model), counts.shape)
+        q = _checks.per_cell("model", _checks.finite_array("model", model), counts.shape)
         return Given(counts, pi, q, None)
     if method not in MODELED:
         return Given(counts, pi, np.zeros(counts.shape), None)
@@ -47,19 +38,3 @@ def given(
     if shrinkage == "auto":
         kappa = auto_shrinkage(counts, cell_means(counts), overall)
     return Given(counts, pi, q, float(kappa))
-
-
-def _fitting(name: str, array: Array, shape: tuple[int, int]) -> Array:
-    if array.shape not in (shape, shape[1:]):
-        raise ValueError(
-            f"{name}: expected shape (K,) = {shape[1:]} or (X, K) = {shape}, got {array.shape}"
-        )
-    return np.broadcast_to(array, shape)
-
-
-def level_between_0_and_1(level: float) -> float:
-    """``level`` if it is that of an interval."""
-    level = _checks.positive_number("level", level)
-    if level >= 1:
-        raise ValueError(f"level: expected a number in (0, 1), got {level:g}")
-    return level

@@ -8,17 +8,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bandit import _checks, ope
-from bandit._checks import Array, shown
+from bandit._checks import Array
 from bandit.data.counts import Counts
-from bandit.data.log import Log
+from bandit.data.log import Data, counts_of
 
-Data = Log | Counts
 MOST_POLICIES = 1_000_000
 BLOCK = 65_536
 
@@ -52,6 +51,15 @@ class Pessimistic:
     terms: tuple[float, float, float]
     objective: float
     n_policies: int
+
+
+class _Candidate(NamedTuple):
+    """A policy of the class, with its Q̂, the three terms and Q̂ − c V."""
+
+    arms: NDArray[np.int64]
+    value: float
+    terms: Array
+    objective: float
 
 
 def pessimistic_policy(
@@ -113,11 +121,10 @@ def pessimistic_policy(
     counts = counts_of(data)
     if counts.inverse is None:
         raise ValueError("data: expected propensities, got a log without")
-    if isinstance(c, bool) or not isinstance(c, (int, float, np.number)) or not 0 <= c < np.inf:
-        raise ValueError(f"c: expected a finite number of at least 0, got {shown(c)}")
+    c = _checks.not_negative("c", c)
     known, propensity = _propensities(counts, behavior)
     q, terms = _cell_terms(counts, propensity, shrinkage, model)
-    best: tuple[float, NDArray[np.int64], Array, float] | None = None
+    chosen: _Candidate | None = None
     compared = 0
     for arms in _listed(policies, counts, known):
         arms = arms[known[np.arange(counts.n_contexts), arms].all(axis=-1)]
@@ -125,21 +132,21 @@ def pessimistic_policy(
             continue
         compared += len(arms)
         value, roots = _value_and_terms(q, terms, arms)
-        v = roots / len(counts)
-        objective = value - c * v.max(axis=-1)
+        penalties = roots / len(counts)
+        objective = value - c * penalties.max(axis=-1)
         at = int(np.argmax(objective))
-        if best is None or objective[at] > best[0]:
-            best = float(objective[at]), arms[at], v[at], float(value[at])
-    if best is None:
+        if chosen is None or objective[at] > chosen.objective:
+            chosen = _Candidate(arms[at], float(value[at]), penalties[at], float(objective[at]))
+    if chosen is None:
         raise ValueError("policies: expected one whose propensities are known, got none")
-    objective_of_best, chosen, v_of_best, value_of_best = best
+    v_s, v_p, v_h = chosen.terms.tolist()
     return Pessimistic(
-        policy=np.eye(counts.n_arms)[chosen],
-        arms=chosen,
-        value=value_of_best,
-        penalty=float(v_of_best.max()),
-        terms=(float(v_of_best[0]), float(v_of_best[1]), float(v_of_best[2])),
-        objective=objective_of_best,
+        policy=np.eye(counts.n_arms)[chosen.arms],
+        arms=chosen.arms,
+        value=chosen.value,
+        penalty=max(v_s, v_p, v_h),
+        terms=(v_s, v_p, v_h),
+        objective=chosen.objective,
         n_policies=compared,
     )
 
@@ -150,14 +157,9 @@ def _propensities(counts: Counts, behavior: Any) -> tuple[NDArray[np.bool_], Arr
     met = counts.n.sum(axis=1, keepdims=True) > 0
     if behavior is not None:
         table = _checks.finite_array("behavior", behavior)
-        if table.shape not in (counts.shape, counts.shape[1:]):
-            raise ValueError(
-                f"behavior: expected shape (K,) = {counts.shape[1:]} or (X, K) = {counts.shape}, "
-                f"got {table.shape}"
-            )
+        table = _checks.per_cell("behavior", table, counts.shape)
         if (table < 0).any() or (table > 1).any():
             raise ValueError("behavior: expected probabilities")
-        table = np.broadcast_to(table, counts.shape)
         known = table > 0
         if (~known & (counts.n > 0)).any():
             raise ValueError("behavior: expected above 0 for every arm that was logged")
@@ -177,13 +179,7 @@ def _cell_terms(
     if model is None:
         q = ope.cell_means(counts, shrinkage)
     else:
-        table = _checks.finite_array("model", model)
-        if table.shape not in (counts.shape, counts.shape[1:]):
-            raise ValueError(
-                f"model: expected shape (K,) = {counts.shape[1:]} or (X, K) = {counts.shape}, "
-                f"got {table.shape}"
-            )
-        q = np.broadcast_to(table, counts.shape)
+        q = _checks.per_cell("model", _checks.finite_array("model", model), counts.shape)
     rows, met = len(counts), counts.n.sum(axis=1, keepdims=True)
     share = (met * q + counts.inverse_reward - q * counts.inverse) / rows
     return share, np.stack([counts.inverse2, met / propensity, met / propensity**3])
@@ -224,10 +220,3 @@ def _listed(policies: Any, counts: Counts, known: NDArray[np.bool_]) -> Iterator
     listing = itertools.product(*(choice.tolist() for choice in choices))
     while block := list(itertools.islice(listing, BLOCK)):
         yield np.array(block, dtype=np.int64)
-
-
-def counts_of(data: Any) -> Counts:
-    """Counts of a log or counts."""
-    if not isinstance(data, (Log, Counts)):
-        raise TypeError(f"data: expected a Log or Counts, got {type(data).__name__}")
-    return data.counts() if isinstance(data, Log) else data

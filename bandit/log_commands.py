@@ -171,8 +171,7 @@ def _add_output(parser: argparse.ArgumentParser) -> Any:
 
 def _fit(options: argparse.Namespace) -> int:
     from bandit import log_cases, log_tables, ope
-    from bandit._checks import positive_integer
-    from bandit._ope_inputs import level_between_0_and_1
+    from bandit._checks import level_between_0_and_1, positive_integer
 
     # Before a long file is read rather than after it.
     positive_integer("top", options.top)

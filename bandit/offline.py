@@ -20,8 +20,9 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -29,9 +30,10 @@ from numpy.typing import ArrayLike
 from bandit import _checks, _fit_files, _learning, _learning_rows, ope
 from bandit._checks import Array, shown
 from bandit._diagnostics import Diagnostics, Labels, diagnose
-from bandit._lesson import Data, Rewards, lesson_of, logging_policy, method_of
+from bandit._lesson import Rewards, lesson_of, logging_policy, method_of
 from bandit.analysis import NotIdentifiedWarning
 from bandit.data.counts import Counts
+from bandit.data.log import Data
 from bandit.descent import Progress
 from bandit.history import History
 from bandit.losses import Loss
@@ -93,7 +95,7 @@ class Fit:
 
         ``rows`` is missing in a fit read from files without them.
         """
-        return _fit_files.table(self)
+        return _fit_files.table(vars(self))
 
     def top(self, n: int = 5) -> pd.DataFrame:
         """The ``n`` likeliest arms of each context, likeliest first.
@@ -160,7 +162,7 @@ class Fit:
         TypeError
             If labels are other than strings, numbers, booleans and None.
         """
-        _fit_files.save(self, folder)
+        _fit_files.save(vars(self), folder)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Fit:
@@ -279,25 +281,11 @@ def fit(
     policy = LogLinear.checked(policy, lesson.problem.shape)
     history: History | None = None
     if solver == "exact":
-        for name, value in options.items():
-            if value is not None:
-                raise ValueError(f"{name}: expected None with solver='exact', got {shown(value)}")
-        if policy is None:
-            learned = _learning.learn_exactly(lesson)
-        else:
-            learned = _learning.learn_features(lesson, policy)
+        learned = _exactly(lesson, policy, options)
+        if not learned.converged:
+            warnings.warn(f"{chosen.label}: {learned.message}", NotIdentifiedWarning, stacklevel=2)
     else:
-        learned, history = _learning_rows.learn_from_batches(
-            lesson,
-            policy,
-            steps=2000 if steps is None else _checks.positive_integer("steps", steps),
-            batch_size=256 if batch_size is None else batch_size,
-            optimizer=Adam(0.02) if optimizer is None else optimizer,
-            rng=rng,
-            progress=progress,
-        )
-    if solver == "exact" and not learned.converged:
-        warnings.warn(f"{chosen.label}: {learned.message}", NotIdentifiedWarning, stacklevel=2)
+        learned, history = _learning_rows.learn_from_batches(lesson, policy, **_chosen(options))
     return Fit(
         policy=_checks.read_only(np.exp(learned.log_policy)),
         problem=lesson.problem,
@@ -309,3 +297,22 @@ def fit(
         history=history,
         theta=learned.theta,
     )
+
+
+def _exactly(
+    lesson: _learning.Lesson, policy: LogLinear | None, options: Mapping[str, Any]
+) -> _learning.Learned:
+    for name, value in options.items():
+        if value is not None:
+            raise ValueError(f"{name}: expected None with solver='exact', got {shown(value)}")
+    if policy is None:
+        return _learning.learn_exactly(lesson)
+    return _learning.learn_features(lesson, policy)
+
+
+def _chosen(options: Mapping[str, Any]) -> dict[str, Any]:
+    """How to train by batches: as asked, and where nobody said how, as it mostly goes well."""
+    default = {"steps": 2000, "batch_size": 256, "optimizer": Adam(0.02)}
+    asked = {name: value for name, value in options.items() if value is not None}
+    _checks.positive_integer("steps", (default | asked)["steps"])
+    return {"rng": None, "progress": None} | default | asked

@@ -32,10 +32,11 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
 from bandit._bootstrap import Interval, bootstrap
-from bandit._checks import shown
+from bandit._checks import level_between_0_and_1, shown
 from bandit._cross_fitting import cross_fitted
 from bandit._estimators import FORMULAS, MODELED, cell_means
-from bandit._ope_inputs import NOTHING_SHOWN, Data, counts_of, given, level_between_0_and_1
+from bandit._ope_inputs import NOTHING_SHOWN, given
+from bandit.data.log import Data, counts_of
 
 if TYPE_CHECKING:
     import pandas as pd

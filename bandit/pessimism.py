@@ -16,11 +16,10 @@ from scipy.special import betaln, digamma, expit, ndtri
 
 from bandit import _checks
 from bandit._checks import Array, shown
-from bandit._ppl import Pessimistic, counts_of, pessimistic_policy
+from bandit._ppl import Pessimistic, pessimistic_policy
 from bandit.data.counts import Counts
-from bandit.data.log import Log
+from bandit.data.log import Data, Log, counts_of
 
-Data = Log | Counts
 KINDS = ("normal", "wilson", "bernstein")
 _TINY = float(np.finfo(np.float64).tiny)
 
@@ -89,35 +88,45 @@ def lower_confidence_bound(
     """
     counts = counts_of(data)
     _checks.one_of("kind", kind, KINDS)
-    level = _checks.positive_number("level", level)
-    if level >= 1:
-        raise ValueError(f"level: expected a number in (0, 1), got {level:g}")
+    level = _checks.level_between_0_and_1(level)
     binary = is_binary(data)
     low, high = _bounds(counts, bounds, binary)
     some, n = counts.n > 0, np.maximum(counts.n, 1.0)
     mean = counts.reward / n
     spread = np.maximum(counts.reward2 - counts.n * mean**2, 0.0)  # Σ (r − mean)²
-    z, log_term = float(ndtri(level)), float(np.log(2 / (1 - level)))
     if kind == "normal":
-        free = np.maximum(counts.n - 1, 0.0).sum()
-        if free == 0:
-            raise ValueError("data: expected a cell with two rows, to tell how rewards vary")
-        bound = mean - z * np.sqrt(spread.sum() / free / n)
+        bound = _normal(counts.n, mean, spread, level)
     elif kind == "wilson":
         if not binary:
             raise ValueError("kind: expected 'wilson' only where rewards are 0 or 1")
-        middle, half = mean + z**2 / (2 * n), mean * (1 - mean) / n + z**2 / (4 * n**2)
-        bound = (middle - z * np.sqrt(half)) / (1 + z**2 / n)
+        bound = _wilson(n, mean, level)
     else:
         if low is None or high is None:
             raise ValueError("bounds: expected (lowest, highest) reward for 'bernstein', got None")
         some = counts.n > 1
-        free_rows = np.maximum(counts.n - 1, 1.0)
-        reach = np.sqrt(2 * spread / free_rows * log_term / n)
-        bound = mean - reach - 7 * (high - low) * log_term / (3 * free_rows)
+        bound = _bernstein(n, mean, spread, high - low, level)
     if low is not None:
         return np.where(some, np.maximum(bound, low), low)
     return np.where(some, bound, bound[some].min())
+
+
+def _normal(n: Array, mean: Array, spread: Array, level: float) -> Array:
+    free = np.maximum(n - 1, 0.0).sum()
+    if free == 0:
+        raise ValueError("data: expected a cell with two rows, to tell how rewards vary")
+    return mean - float(ndtri(level)) * np.sqrt(spread.sum() / free / np.maximum(n, 1.0))
+
+
+def _wilson(n: Array, mean: Array, level: float) -> Array:
+    z = float(ndtri(level))
+    middle, half = mean + z**2 / (2 * n), mean * (1 - mean) / n + z**2 / (4 * n**2)
+    return (middle - z * np.sqrt(half)) / (1 + z**2 / n)
+
+
+def _bernstein(n: Array, mean: Array, spread: Array, width: float, level: float) -> Array:
+    free, log_term = np.maximum(n - 1, 1.0), float(np.log(2 / (1 - level)))
+    reach = np.sqrt(2 * spread / free * log_term / n)
+    return mean - reach - 7 * width * log_term / (3 * free)
 
 
 def _bounds(counts: Counts, bounds: Any, binary: bool) -> tuple[float | None, float | None]:

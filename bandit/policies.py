@@ -75,7 +75,7 @@ class LogLinear:
             return None
         if not isinstance(policy, LogLinear):
             raise TypeError(
-                f"policy: expected bandit.LogLinear or None, got {type(policy).__name__}"
+                f"policy: expected bandit.LogLinear or None, got {_checks.type_of(policy)}"
             )
         return policy.for_problem(shape)
 

@@ -329,7 +329,8 @@ def test_a_given_class_and_cells_never_seen():
     ("change", "message"),
     [
         ({"c": -1.0}, "c: expected a finite number of at least 0, got -1.0"),
-        ({"c": True}, "c: expected a finite number"),
+        ({"c": True}, "c: expected a number of at least 0, got bool"),
+        ({"c": np.inf}, "c: expected a finite number of at least 0, got inf"),
         ({"policies": [[0.0, 1.0]]}, "policies: expected integer codes"),
         ({"policies": [[0, 1, 2]]}, r"policies: expected shape \(M, X\) = \(M, 2\)"),
         ({"policies": [[0, 3]]}, "policies: expected codes from 0 to 2"),

@@ -168,6 +168,30 @@ def _propensities(values: ArrayLike, n: int) -> Array:
     return propensities
 
 
+Data = Log | Counts
+"""What is learned from, or judged by: rows, or their sums."""
+
+
+def counts_of(data: Data) -> Counts:
+    """The sums of a log; counts as they are.
+
+    Parameters
+    ----------
+    data : Log or Counts
+
+    Raises
+    ------
+    TypeError
+        If it is anything else.
+    """
+    if not isinstance(data, (Log, Counts)):
+        raise TypeError(f"data: expected a Log or Counts, got {type(data).__name__}")
+    return data.counts() if isinstance(data, Log) else data
+
+
+# ------------------------------------------------------------------------------------ arguments
+
+
 def _coded(
     name: str, values: ArrayLike, n: int, labels: Iterable[Hashable] | None
 ) -> tuple[Codes, Labels]:
