@@ -21,7 +21,7 @@ from sweep_killer import GRID, METHODS, PROBLEMS, whole_sweep
 
 import bandit
 from bandit import analysis, losses, preferences, presets, sweeps
-from bandit.sweeps import cells, folder, grids, load, sweep
+from bandit.sweeps import cells, descriptions, folder, load, sweep
 
 HERE = Path(__file__).parent
 PROBLEM = bandit.Bandit([1.0, 0.0, -0.5], 0.4, [0.5, 0.3, 0.2])
@@ -291,7 +291,7 @@ def test_changed_settings_and_versions_are_noticed(copied, monkeypatch):
 
 def test_a_changed_function_is_noticed():
     def described(loss):
-        return grids.digest(grids.described("methods", presets.Method("mine", loss)))
+        return descriptions.digest(descriptions.described("methods", presets.Method("mine", loss)))
 
     def make(scale):
         def mine(group, *, beta):
@@ -335,7 +335,7 @@ def test_a_function_is_more_than_its_own_lines(monkeypatch):
     """Two sweeps that differ must not take each other's results for their own."""
 
     def described(loss):
-        return grids.digest(grids.described("methods", loss))
+        return descriptions.digest(descriptions.described("methods", loss))
 
     one, other = (lambda group, beta: group.reward), (lambda group, beta: -group.reward)
     assert described(one) != described(other)
@@ -368,7 +368,7 @@ def test_functions_that_call_each_other_are_described_to_an_end():
         def odd(group, *, beta):
             return even(group, beta=beta) if last > 1 else unborn
 
-        text = grids.digest(grids.described("methods", even))
+        text = descriptions.digest(descriptions.described("methods", even))
         unborn = None
         return text
 
@@ -378,10 +378,10 @@ def test_functions_that_call_each_other_are_described_to_an_end():
 
 def test_sets_in_code_without_source_have_no_order():
     code = """
-from bandit.sweeps import grids
+from bandit.sweeps import descriptions
 space = {}
 exec("def mine(group, beta): return 1 if group in {'a', 'b', 'c', 'd', 'e'} else 2", space)
-print(grids.digest(grids.described("methods", space["mine"])))
+print(descriptions.digest(descriptions.described("methods", space["mine"])))
 """
     found = {
         subprocess.run(
@@ -555,7 +555,10 @@ def test_a_place_that_cannot_be_written_is_a_clear_error(tmp_path, monkeypatch):
         ({"grids": {"steps": [5]}}, "steps: expected none with runs=0"),
         ({"grids": {"steps": 2.5}, "runs": 1}, "steps: expected a positive integer"),
         ({"grids": {"optimizer": "lion"}, "runs": 1}, "optimizer: expected one of adam, sgd"),
-        ({"grids": {"reward_noise": -1.0}, "runs": 1}, "reward_noise: expected a number of at"),
+        (
+            {"grids": {"reward_noise": -1.0}, "runs": 1},
+            "reward_noise: expected a finite number of at least 0",
+        ),
         ({"grids": {"behavior": "policy"}}, "behavior: expected other data than 'policy'.*in the"),
         ({"grids": {"behavior": [[0.5, 0.5]]}}, r"pairs: expected shape .* \(in the cell problem"),
         ({"grids": {"behavior": np.full(7, 1 / 7)}}, "behavior: expected a mapping from labels"),

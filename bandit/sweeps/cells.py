@@ -20,7 +20,7 @@ from bandit.losses import Loss
 from bandit.optimizers import SGD, Adam
 from bandit.presets import Method
 from bandit.problem import Bandit
-from bandit.sweeps import grids
+from bandit.sweeps import descriptions, grids
 from bandit.training import train
 
 Columns = dict[str, Any]
@@ -66,7 +66,7 @@ class Plan(NamedTuple):
     @property
     def fingerprint(self) -> str:
         """Equal for equal sweeps, and for no others."""
-        return grids.digest(self.description)
+        return descriptions.digest(self.description)
 
 
 def plan(
@@ -105,10 +105,10 @@ def plan(
     for cell in cells:
         _check(cell)
     description = {
-        "problems": grids.described("problems", named),
-        "methods": grids.described("methods", known),
+        "problems": descriptions.described("problems", named),
+        "methods": descriptions.described("methods", known),
         "grids": {
-            name: [[v.label, grids.described(name, v.value)] for v in values]
+            name: [[v.label, descriptions.described(name, v.value)] for v in values]
             for name, values in axes.items()
         },
         "runs": runs,
@@ -167,15 +167,17 @@ def _cell(
     labels = {"problem": problem[0], "method": method[0]}
     labels |= {name: value.label for name, value in given.items()}
     content = {
-        "problem": grids.described("problems", own),
-        "method": grids.described(f"methods[{method[0]!r}]", method[1]),
-        "point": grids.described("grids", point),
+        "problem": descriptions.described("problems", own),
+        "method": descriptions.described(f"methods[{method[0]!r}]", method[1]),
+        "point": descriptions.described("grids", point),
     }
     whole = content | {"labels": labels, "runs": runs, "seed": seed, "exact": exact}
     drawn = {k: v for k, v in content["point"].items() if k not in _AFTERWARDS}
-    words = np.frombuffer(bytes.fromhex(grids.digest(content | {"point": drawn})), dtype="<u4")
+    words = np.frombuffer(
+        bytes.fromhex(descriptions.digest(content | {"point": drawn})), dtype="<u4"
+    )
     return Cell(
-        key=grids.digest(whole)[:KEY_LENGTH],
+        key=descriptions.digest(whole)[:KEY_LENGTH],
         labels=labels,
         problem=own,
         method=method[1],

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from bandit.sweeps.cells import KEY_LENGTH, Cell, Columns, Plan, with_labels
-from bandit.sweeps.grids import digest
+from bandit.sweeps.descriptions import digest
 
 FORMAT = 1
 MANIFEST, CELLS, LOCK, PARTIAL = "manifest.json", "cells", ".lock", ".partial"

@@ -1,14 +1,8 @@
-"""What a sweep may vary: the settings, their values, and how a value is named and described.
-
-A *description* is made of what JSON can hold and says all there is to say of a value: equal
-descriptions, equal values. Labels are what stands in the table.
-"""
+"""What a sweep may vary: the settings, their values, and what the table calls them."""
 
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -18,16 +12,13 @@ import numpy as np
 from bandit import _checks, preferences
 from bandit import pairs as pairing
 from bandit.pairs import Pairs
-from bandit.presets import Method
 from bandit.problem import Bandit
-from bandit.sweeps import functions
-from bandit.sweeps.functions import Within
 
 BEHAVIORS = ("policy", "reference", "uniform")
 PREFERENCES = ("bradley-terry", "deterministic")
 OPTIMIZERS = ("adam", "sgd")
-# Arrays up to this size are written out in descriptions, and their hash always.
-MOST_WRITTEN, MOST_LABELED = 1000, 6
+# A list of more numbers is called by a name of its own.
+MOST_LABELED = 6
 
 
 class Value(NamedTuple):
@@ -35,20 +26,6 @@ class Value(NamedTuple):
 
     label: Any
     value: Any
-
-
-def _not_negative(name: str, value: Any) -> float:
-    number = _number(name, value)
-    if number < 0:
-        raise ValueError(f"{name}: expected a number of at least 0, got {number:g}")
-    return number
-
-
-def _number(name: str, value: Any) -> float:
-    array = _checks.finite_array(name, value)
-    if array.ndim or isinstance(value, bool):
-        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
-    return float(array)
 
 
 def _named_or_array(names: tuple[str, ...], name: str, value: Any) -> Any:
@@ -88,7 +65,7 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
         "optimizer": Setting(lambda name, value: _checks.one_of(name, value, OPTIMIZERS), "adam"),
         "batch_size": Setting(_checks.positive_integer, 128),
         "group_size": Setting(_checks.positive_integer, 2),
-        "reward_noise": Setting(_not_negative, 0.0),
+        "reward_noise": Setting(_checks.not_negative, 0.0),
         "steps": Setting(_checks.positive_integer, 2000),
         "record_every": Setting(_checks.positive_integer, None),
     }
@@ -100,7 +77,9 @@ def axes(grids: Mapping[str, Any] | None, trained: bool) -> dict[str, list[Value
     """The values of each setting given, in the order of :data:`SETTINGS`."""
     grids = {} if grids is None else grids
     if not isinstance(grids, Mapping):
-        raise TypeError(f"grids: expected a mapping from setting to values, got {_kind(grids)}")
+        raise TypeError(
+            f"grids: expected a mapping from setting to values, got {type(grids).__name__}"
+        )
     for name in grids:
         _checks.one_of("grids", name, SETTINGS)
         if not trained and SETTINGS[name].trained:
@@ -164,51 +143,3 @@ def preference_of(problem: Bandit, preference: Any) -> Any:
         judge = getattr(preferences, preference.replace("-", "_"))
         return judge(problem.reward)
     return preferences.check(preference, problem.shape)
-
-
-# -------------------------------------------------------------------------------- descriptions
-
-
-def described(name: str, value: Any, within: Within = ()) -> Any:
-    """``value`` in what JSON can hold; TypeError for what cannot be told from its like."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        return _described_array(value)
-    if isinstance(value, Pairs):
-        joint = None if value.joint is None else np.asarray(value)
-        return described(name, {"first": value.first, "second": value.second, "joint": joint})
-    if isinstance(value, Bandit):
-        return described(name, {part: getattr(value, part) for part in _PARTS})
-    if isinstance(value, Method):
-        return {"loss": functions.described(name, value.loss)} | {"baseline": value.baseline}
-    if isinstance(value, Mapping):
-        return {str(key): described(f"{name}.{key}", one, within) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [described(name, one, within) for one in value]
-    if isinstance(value, (set, frozenset)):
-        return sorted((described(name, one, within) for one in value), key=digest)
-    if callable(value):
-        return functions.described(name, value, within)
-    raise TypeError(f"{name}: expected numbers, strings, arrays or functions, got {_kind(value)}")
-
-
-_PARTS = ("reward", "beta", "reference", "context_weights")
-
-
-def _described_array(array: np.ndarray) -> dict[str, Any]:
-    plain = np.ascontiguousarray(array, dtype=np.float64).astype("<f8")
-    about = {"shape": list(array.shape), "sha256": hashlib.sha256(plain.tobytes()).hexdigest()}
-    return about | ({"values": plain.tolist()} if plain.size <= MOST_WRITTEN else {})
-
-
-def _kind(value: Any) -> str:
-    return type(value).__name__
-
-
-def digest(description: Any) -> str:
-    """SHA-256 of a description, in hexadecimal."""
-    text = json.dumps(description, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,8 +1,9 @@
-"""What a function is, for as long as a results directory lives: its code, and all that it uses.
+"""What a value is, for as long as a results directory lives.
 
-A user's loss is known by its source, what it closes over, its defaults, and the values and
-functions of its own module that it refers to, theirs included. Of what it calls elsewhere only the
-name counts.
+A *description* is made of what JSON can hold and says all there is to say of a value: equal
+descriptions, equal values. A function is its code and all that it uses: a user's loss is known by
+its source, what it closes over, its defaults, and the values and functions of its own module that
+it refers to, theirs included. Of what it calls elsewhere only the name counts.
 """
 
 from __future__ import annotations
@@ -11,26 +12,81 @@ import dis
 import functools
 import hashlib
 import inspect
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
+import numpy as np
+
 from bandit import groups, losses
+from bandit.pairs import Pairs
+from bandit.presets import Method
+from bandit.problem import Bandit
+
+# Arrays up to this size are written out in descriptions, and their hash always.
+MOST_WRITTEN = 1000
 
 Within = tuple[CodeType, ...]
 """The functions in whose description one is met, so that those which call each other end."""
 
 
-def described(name: str, function: Any, within: Within = ()) -> dict[str, Any]:
+def described(name: str, value: Any, within: Within = ()) -> Any:
+    """``value`` in what JSON can hold; a TypeError for what cannot be told from its like.
+
+    ``name`` is whose value it is, for the message.
+    """
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return _array(value)
+    if isinstance(value, Pairs):
+        joint = None if value.joint is None else np.asarray(value)
+        return described(name, {"first": value.first, "second": value.second, "joint": joint})
+    if isinstance(value, Bandit):
+        return described(name, {part: getattr(value, part) for part in _PARTS})
+    if isinstance(value, Method):
+        return {"loss": _function(name, value.loss)} | {"baseline": value.baseline}
+    if isinstance(value, Mapping):
+        return {str(key): described(f"{name}.{key}", one, within) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [described(name, one, within) for one in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted((described(name, one, within) for one in value), key=digest)
+    if callable(value):
+        return _function(name, value, within)
+    raise TypeError(
+        f"{name}: expected numbers, strings, arrays or functions, got {type(value).__name__}"
+    )
+
+
+_PARTS = ("reward", "beta", "reference", "context_weights")
+
+
+def _array(array: np.ndarray) -> dict[str, Any]:
+    plain = np.ascontiguousarray(array, dtype=np.float64).astype("<f8")
+    about = {"shape": list(array.shape), "sha256": hashlib.sha256(plain.tobytes()).hexdigest()}
+    return about | ({"values": plain.tolist()} if plain.size <= MOST_WRITTEN else {})
+
+
+def digest(description: Any) -> str:
+    """SHA-256 of a description, in hexadecimal."""
+    text = json.dumps(description, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+# ----------------------------------------------------------------------------------- functions
+
+
+def _function(name: str, function: Any, within: Within = ()) -> dict[str, Any]:
     """``function`` in what JSON can hold; a TypeError for what is none, or holds what cannot be
     told from its like."""
-    from bandit.sweeps import grids
-
     if isinstance(function, functools.partial):
         bound = {"arguments": list(function.args), "hyper": dict(function.keywords)}
-        inner = described(name, function.func, within)
-        described_bound = grids.described(name, bound, within)
-        return inner | {"bound": [*inner.get("bound", []), described_bound]}
+        inner = _function(name, function.func, within)
+        return inner | {"bound": [*inner.get("bound", []), described(name, bound, within)]}
     called = groups.name_of(function)
     if called in losses.__all__ and getattr(losses, called) is function:
         return {"name": called}
@@ -43,7 +99,7 @@ def described(name: str, function: Any, within: Within = ()) -> dict[str, Any]:
     held = [*_closed_over(function), function.__defaults__, function.__kwdefaults__]
     return known | {
         "sha256": hashlib.sha256(_source(function).encode()).hexdigest(),
-        "holds": grids.described(name, held, within),
+        "holds": described(name, held, within),
         "uses": dict(_uses(name, function, within)),
     }
 
@@ -58,8 +114,6 @@ def _closed_over(function: FunctionType) -> Iterator[Any]:
 
 def _uses(name: str, function: FunctionType, within: Within) -> Iterator[tuple[str, Any]]:
     """The global names that a function reads, and what stands there."""
-    from bandit.sweeps import grids
-
     for used in sorted(_global_names(function.__code__)):
         if used not in function.__globals__:
             continue  # Python's own
@@ -70,7 +124,7 @@ def _uses(name: str, function: FunctionType, within: Within) -> Iterator[tuple[s
             yield used, f"{value.__module__}.{value.__qualname__}"
             continue
         try:
-            yield used, grids.described(name, value, within)
+            yield used, described(name, value, within)
         except (TypeError, ValueError, RecursionError):
             continue  # a lock, a logger, a table: nothing that can be written down
 
