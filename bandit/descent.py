@@ -16,9 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandit import _checks
-from bandit._checks import Array
+from bandit._checks import Array, type_of
 from bandit.batches import Streams
+from bandit.history import History, seed_of
 from bandit.optimizers import Optimizer
+from bandit.policies import LogLinear
+from bandit.problem import Bandit
 
 Progress = Callable[[int, int], object]
 
@@ -100,11 +103,6 @@ def check_helpers(optimizer: Any, progress: Any) -> None:
         raise TypeError(
             f"progress: expected True, False or a function (step, steps), got {type_of(progress)}"
         )
-
-
-def type_of(value: Any) -> str:
-    """How a message names what came."""
-    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
 def record_interval(record_every: Any, steps: Any) -> int:
@@ -204,6 +202,48 @@ def _descend(
         except KeyboardInterrupt:
             return True
     return False
+
+
+# ------------------------------------------------------------------------------ what is left of it
+
+
+def settings_of(
+    steps: int, optimizer: Optimizer, runs: int, rng: Any, record_every: int
+) -> dict[str, Any]:
+    """The settings that every training has, for its history: what JSON can hold.
+
+    To be asked for before :func:`follow`, which moves ``rng`` on.
+    """
+    return {
+        "steps": int(steps),
+        "optimizer": repr(optimizer),
+        "runs": int(runs),
+        "seed": seed_of(rng),
+        "record_every": int(record_every),
+    }
+
+
+def history_of(
+    problem: Bandit,
+    course: Course,
+    method: str,
+    settings: dict[str, Any],
+    policy: LogLinear | None = None,
+) -> History:
+    """The history of a course whose parameters are the logits, or those of ``policy``."""
+    logits = course.theta
+    if policy is not None:
+        with np.errstate(invalid="ignore", over="ignore"):
+            logits = policy.logits(course.theta)
+    return History(
+        problem=problem,
+        method=method,
+        settings=settings,
+        steps=course.steps,
+        logits=logits.reshape(*logits.shape[:2], *problem.shape),
+        theta=None if policy is None else course.theta,
+        interrupted=course.interrupted,
+    )
 
 
 def warn_of_trouble(name: str, course: Course, steps: int) -> None:

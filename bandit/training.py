@@ -13,10 +13,10 @@ from numpy.typing import ArrayLike
 
 from bandit import _checks, descent, groups, losses
 from bandit import pairs as pairing
-from bandit.descent import Progress, type_of
+from bandit.descent import Progress
 from bandit.gradients import Task, learner
 from bandit.groups import Setting
-from bandit.history import History, hyper_of, seed_of
+from bandit.history import History, hyper_of
 from bandit.losses import Loss
 from bandit.optimizers import Optimizer
 from bandit.policies import LogLinear
@@ -135,10 +135,8 @@ def train(
     every = descent.record_interval(record_every, steps)
     _checks.one_of("preference_labels", preference_labels, ("sampled", "probability"))
     descent.check_helpers(optimizer, progress)
-    if policy is not None and not isinstance(policy, LogLinear):
-        raise TypeError(f"policy: expected bandit.LogLinear or None, got {type_of(policy)}")
+    policy = LogLinear.checked(policy, problem.shape)
     where = _setting(problem, loss, pairs, on_policy, preference, baseline)
-    policy = None if policy is None else policy.for_problem(problem.shape)
     task = Task(
         where=where,
         loss=loss,
@@ -147,13 +145,12 @@ def train(
         batch_size=batch_size,
         on_policy=on_policy,
         labels=preference_labels == "sampled" and _reads_preference(where, loss, group_size),
-        noise=_not_negative("reward_noise", reward_noise),
+        noise=_checks.not_negative("reward_noise", reward_noise),
         features=None if policy is None else policy.features.reshape(-1, policy.n_parameters),
     )
     data = "on-policy" if on_policy else repr(pairing.as_pairs(pairs, problem.shape))
-    settings = _settings(
-        task, data, baseline, preference_labels, optimizer, runs, rng, steps, every
-    )
+    settings = _settings(task, data, baseline, preference_labels)
+    settings |= descent.settings_of(steps, optimizer, runs, rng, every)
     with np.errstate(all="ignore"):
         learn = learner(task)
     default = problem.log_reference if policy is None else np.zeros(policy.n_parameters)
@@ -166,20 +163,9 @@ def train(
         rng=rng,
         progress=progress,
     )
-    logits = course.theta
-    if policy is not None:
-        with np.errstate(invalid="ignore", over="ignore"):
-            logits = policy.logits(course.theta)
-    history = History(
-        problem=problem,
-        method=groups.name_of(loss),
-        settings=settings,
-        steps=course.steps,
-        logits=logits.reshape(*logits.shape[:2], *problem.shape),
-        theta=None if policy is None else course.theta,
-        interrupted=course.interrupted,
-    )
-    seen = course._replace(theta=logits.reshape(*logits.shape[:2], -1))
+    history = descent.history_of(problem, course, groups.name_of(loss), settings, policy)
+    # Parameters that are finite may have logits that are not.
+    seen = course._replace(theta=history.logits.reshape(*history.logits.shape[:2], -1))
     descent.warn_of_trouble("train", seen, steps)
     return history
 
@@ -212,26 +198,8 @@ def _reads_preference(where: Setting, loss: Loss, group_size: int) -> bool:
     return not known or "preference" in losses.traits(loss).requires
 
 
-def _not_negative(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
-        raise TypeError(f"{name}: expected a number of at least 0, got {type(value).__name__}")
-    if not (np.isfinite(value) and value >= 0):
-        raise ValueError(f"{name}: expected a finite number of at least 0, got {value}")
-    return float(value)
-
-
-def _settings(
-    task: Task,
-    data: str,
-    baseline: Any,
-    preference_labels: str,
-    optimizer: Optimizer,
-    runs: int,
-    rng: Any,
-    steps: int,
-    every: int,
-) -> dict[str, Any]:
-    """How a history came to be, in what JSON can hold."""
+def _settings(task: Task, data: str, baseline: Any, preference_labels: str) -> dict[str, Any]:
+    """What was trained on, in what JSON can hold."""
     if not (baseline is None or isinstance(baseline, str)):
         baseline = np.asarray(baseline).tolist()
     return {
@@ -242,9 +210,4 @@ def _settings(
         "group_size": task.group_size,
         "batch_size": int(task.batch_size),
         "reward_noise": task.noise,
-        "steps": int(steps),
-        "optimizer": repr(optimizer),
-        "runs": int(runs),
-        "seed": seed_of(rng),
-        "record_every": int(every),
     }

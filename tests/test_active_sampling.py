@@ -357,6 +357,14 @@ def test_a_run_is_the_same_whatever_is_beside_it():
     assert np.array_equal(whole.behavior, dense.behavior[::5])
 
 
+def test_the_seed_on_record_repeats_the_run():
+    rng = np.random.default_rng(8)
+    rng.spawn(2)  # whoever had it before
+    history = trained(rng=rng).history
+    seed = eval(history.settings["seed"], {"SeedSequence": np.random.SeedSequence})
+    assert np.array_equal(trained(rng=seed).history.logits, history.logits)
+
+
 def test_an_interrupt_returns_what_was_recorded(monkeypatch):
     monkeypatch.setattr(descent, "CHUNK_STEPS", 12)
 

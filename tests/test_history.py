@@ -120,6 +120,14 @@ def test_settings_say_how_to_repeat_the_run():
     assert "5" in small(rng=np.random.SeedSequence(5)).settings["seed"]
 
 
+def test_the_seed_on_record_repeats_the_run():
+    rng = np.random.default_rng(8)
+    rng.spawn(2)  # whoever had it before
+    history = small(rng=rng)
+    seed = eval(history.settings["seed"], {"SeedSequence": np.random.SeedSequence})
+    assert np.array_equal(small(rng=seed).logits, history.logits)
+
+
 def test_an_interrupted_history_stays_one(tmp_path):
     def stop(step, steps):
         raise KeyboardInterrupt

@@ -373,6 +373,14 @@ def test_contexts_and_blocks_train_too():
     assert np.median(history.regret()[-1]) < 0.2 * history.regret()[0, 0]
 
 
+def test_the_seed_on_record_repeats_the_run():
+    rng = np.random.default_rng(8)
+    rng.spawn(2)  # whoever had it before
+    history = trained(rng=rng)
+    seed = eval(history.settings["seed"], {"SeedSequence": np.random.SeedSequence})
+    assert np.array_equal(trained(rng=seed).logits, history.logits)
+
+
 def test_an_interrupt_returns_what_was_recorded(monkeypatch):
     monkeypatch.setattr(descent, "CHUNK_STEPS", 10)
 

@@ -28,7 +28,7 @@ from bandit import _checks, descent, expectations, losses
 from bandit._checks import Array
 from bandit.batches import Streams
 from bandit.descent import Progress
-from bandit.history import History, seed_of
+from bandit.history import History
 from bandit.losses import Group
 from bandit.optimizers import Optimizer
 from bandit.problem import Bandit, check_problem, log_softmax
@@ -284,6 +284,13 @@ def optimize(
     _checks.one_of("baseline", baseline, ("value", "none"))
     shown = descent.record_steps(steps, every)
     learn = _Sampler(problem, batch_size, share, sampling, baseline == "value", shown)
+    settings = {
+        "batch_size": int(batch_size),
+        "share": share,
+        "sampling": sampling,
+        "baseline": baseline,
+        **descent.settings_of(steps, optimizer, runs, rng, every),
+    }
     course = descent.follow(
         learn,
         descent.start_of(start, problem.log_reference, runs),
@@ -293,29 +300,10 @@ def optimize(
         rng=rng,
         progress=progress,
     )
-    settings = {
-        "batch_size": int(batch_size),
-        "share": share,
-        "sampling": sampling,
-        "baseline": baseline,
-        "steps": int(steps),
-        "optimizer": repr(optimizer),
-        "runs": int(runs),
-        "seed": seed_of(rng),
-        "record_every": every,
-    }
     descent.warn_of_trouble("optimize", course, steps)
-    shape = (*course.theta.shape[:2], *problem.shape)
-    history = History(
-        problem=problem,
-        method="active_sampling",
-        settings=settings,
-        steps=course.steps,
-        logits=course.theta.reshape(shape),
-        interrupted=course.interrupted,
-    )
-    kept = learn.kept[: shape[0] - 1]
-    return ActiveRun(history, np.reshape(kept, (len(kept), *shape[1:])))
+    history = descent.history_of(problem, course, "active_sampling", settings)
+    kept = learn.kept[: len(course.steps) - 1]
+    return ActiveRun(history, np.reshape(kept, (len(kept), *history.logits.shape[1:])))
 
 
 class _Sampler:

@@ -341,7 +341,7 @@ def optimize(
     if explore not in (GaussianActionPolicy, ParameterNoisePolicy):
         raise TypeError(
             "explore: expected the class GaussianActionPolicy or ParameterNoisePolicy, got "
-            f"{descent.type_of(explore)}"
+            f"{_checks.type_of(explore)}"
         )
     exploration = explore(problem, sigma)
     for name, number in (("batch_size", batch_size), ("runs", runs)):

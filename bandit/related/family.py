@@ -289,22 +289,14 @@ def descend_on_stale_data(
         progress=progress,
     )
     descent.warn_of_trouble("descend_on_stale_data", course, steps)
-    return History(
-        problem=problem,
-        method=groups.name_of(loss),
-        settings={
-            "hyper": hyper_of(bound),
-            "baseline": baseline
-            if isinstance(baseline, str | None)
-            else np.asarray(baseline).tolist(),
-            "refresh": int(refresh),
-            "steps": int(steps),
-            "optimizer": repr(optimizer),
-        },
-        steps=course.steps,
-        logits=course.theta.reshape(*course.theta.shape[:2], *problem.shape),
-        interrupted=course.interrupted,
-    )
+    settings = {
+        "hyper": hyper_of(bound),
+        "baseline": baseline if isinstance(baseline, str | None) else np.asarray(baseline).tolist(),
+        "refresh": int(refresh),
+        "steps": int(steps),
+        "optimizer": repr(optimizer),
+    }
+    return descent.history_of(problem, course, groups.name_of(loss), settings)
 
 
 class _OnStaleData:

@@ -32,7 +32,7 @@ from bandit import _checks, batches, descent, preferences
 from bandit._checks import Array
 from bandit.batches import Streams
 from bandit.descent import Progress
-from bandit.history import History, seed_of
+from bandit.history import History
 from bandit.optimizers import Optimizer
 from bandit.problem import Bandit, log_softmax
 from bandit.related._zeroth_order_mean import (
@@ -228,11 +228,7 @@ def optimize(
         "directions": int(directions),
         "pairs": int(pairs),
         "judgments_per_step": None if ask.judges is None else directions * pairs * ask.judges,
-        "steps": int(steps),
-        "optimizer": repr(optimizer),
-        "runs": int(runs),
-        "seed": seed_of(rng) if not isinstance(rng, bool) else None,
-        "record_every": every,
+        **descent.settings_of(steps, optimizer, runs, rng, every),
     }
     course = descent.follow(
         _Perturber(problem, directions, pairs, ask),
@@ -244,14 +240,7 @@ def optimize(
         progress=progress,
     )
     descent.warn_of_trouble("optimize", course, steps)
-    return History(
-        problem=problem,
-        method="zeroth_order",
-        settings=settings,
-        steps=course.steps,
-        logits=course.theta.reshape(*course.theta.shape[:2], *problem.shape),
-        interrupted=course.interrupted,
-    )
+    return descent.history_of(problem, course, "zeroth_order", settings)
 
 
 class _Perturber:
