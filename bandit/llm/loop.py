@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bandit import _checks
 from bandit.llm.completions import Completions
@@ -66,20 +67,11 @@ def train_tiny(
     if "ref_log_prob" not in data.fields():
         data = data.with_reference(reference_log_probs(model, data))
     model.eval()
-    device = next(model.parameters()).device
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     history: list[dict[str, float]] = []
     for step in range(steps + 1):
         chosen = torch.randint(len(data), (batch_size,), generator=rng).tolist()
-        batch = {k: v.to(device) for k, v in data.collate([data[i] for i in chosen]).items()}
-        log_prob = sequence_log_prob(
-            model, batch["input_ids"], batch["attention_mask"], batch["completion_mask"]
-        )
-        surrogate, totals = torch.zeros((), device=device), torch.zeros((), device=device)
-        for group in groups_of(batch, log_prob, baseline=baseline):
-            score = loss(group)
-            surrogate = surrogate + (score.weight.detach() * group.log_prob).sum() / batch_size
-            totals = totals + measured(group, score)
+        surrogate, totals = _surrogate(model, loss, data, chosen, baseline)
         optimizer.zero_grad()
         surrogate.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), float("inf"))
@@ -89,3 +81,20 @@ def train_tiny(
         if step < steps:
             optimizer.step()
     return history
+
+
+def _surrogate(
+    model: Any, loss: Loss, data: Completions, rows: list[int], baseline: float | None
+) -> tuple[Tensor, Tensor]:
+    """What has the gradient of the mean loss over ``rows``, and what was measured there, summed."""
+    device = next(model.parameters()).device
+    batch = {k: v.to(device) for k, v in data.collate([data[i] for i in rows]).items()}
+    log_prob = sequence_log_prob(
+        model, batch["input_ids"], batch["attention_mask"], batch["completion_mask"]
+    )
+    surrogate, totals = torch.zeros((), device=device), torch.zeros((), device=device)
+    for group in groups_of(batch, log_prob, baseline=baseline):
+        score = loss(group)
+        surrogate = surrogate + (score.weight.detach() * group.log_prob).sum() / len(rows)
+        totals = totals + measured(group, score)
+    return surrogate, totals

@@ -13,7 +13,7 @@ import transformers
 
 from bandit import _checks
 from bandit.llm.completions import Completions
-from bandit.llm.generation import generate
+from bandit.llm.generation import Samples, generate
 from bandit.llm.references import reference_log_probs
 from bandit.llm.trainer import SequenceTrainer
 from bandit.losses import Loss
@@ -75,9 +75,7 @@ def train_rounds(
     """
     rounds = _checks.positive_integer("rounds", rounds)
     rng = np.random.default_rng(rng)
-    if reference is None:
-        peft = hasattr(model, "disable_adapter")
-        reference = model if peft else copy.deepcopy(model).requires_grad_(False)
+    reference = _as_it_comes_in(model) if reference is None else reference
     history: list[dict[str, float]] = []
     trainer: SequenceTrainer | None = None
     for number in range(rounds):
@@ -90,13 +88,8 @@ def train_rounds(
             eos=eos,
             rng=rng,
         )
-        data = Completions.from_lists(
-            prompts,
-            spoken.completions,
-            rewards=scored(reward, prompts, spoken.completions, tokenizer),
-            behavior_log_probs=list(spoken.behavior_log_prob),
-        )
-        data = data.with_reference(reference_log_probs(reference, data))
+        rewards = scored(reward, prompts, spoken.completions, tokenizer)
+        data = _to_learn_from(prompts, spoken, rewards, reference)
         place = str(Path(str(args.output_dir)) / f"round-{number:03d}")
         own = dataclasses.replace(args, output_dir=place)
         optimizer = None if trainer is None else trainer.optimizer
@@ -107,6 +100,26 @@ def train_rounds(
         drawn_at = {"round": number, "temperature": temperature}
         history += [{**drawn_at, **record} for record in trainer.state.log_history]
     return history
+
+
+def _as_it_comes_in(model: Any) -> Any:
+    """What stays as the model is now: a copy, or the model itself if it can drop its adapter."""
+    if hasattr(model, "disable_adapter"):
+        return model
+    return copy.deepcopy(model).requires_grad_(False)
+
+
+def _to_learn_from(
+    prompts: Sequence[Sequence[int]], spoken: Samples, rewards: list[np.ndarray], reference: Any
+) -> Completions:
+    """What was said, with its rewards and both log-probabilities."""
+    data = Completions.from_lists(
+        prompts,
+        spoken.completions,
+        rewards=rewards,
+        behavior_log_probs=list(spoken.behavior_log_prob),
+    )
+    return data.with_reference(reference_log_probs(reference, data))
 
 
 def scored(
