@@ -1,6 +1,7 @@
 """One place for the checks of user input, so that every error is one clear line.
 
-A message names the argument, says what was expected and what came.
+A message names the argument, says what was expected and what came. Indices, and with them arms and
+contexts without labels, are counted from 0 as in the arrays.
 """
 
 from __future__ import annotations
@@ -38,13 +39,16 @@ def real_array(name: str, values: ArrayLike) -> Array:
 def finite_array(name: str, values: ArrayLike) -> Array:
     """A real array without NaN or infinity."""
     array = real_array(name, values)
-    bad = ~np.isfinite(array)
-    if bad.any():
-        where = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise ValueError(
-            f"{name}: expected finite numbers, got {array[where]} at index {list(where)}"
-        )
+    refuse(name, array, ~np.isfinite(array), "finite numbers")
     return array
+
+
+def refuse(name: str, array: NDArray[Any], bad: Any, expected: str) -> None:
+    """Raise if anything of ``array`` is ``bad``: a line with the first such entry and its index."""
+    if np.any(bad):
+        at = np.argwhere(bad)[0].tolist()
+        place = f" at index {at[0] if len(at) == 1 else at}" if at else ""
+        raise ValueError(f"{name}: expected {expected}, got {array[tuple(at)]:.10g}{place}")
 
 
 def positive_number(name: str, value: Any) -> float:

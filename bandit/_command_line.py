@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from bandit.tables import printable
 
@@ -23,6 +23,21 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         line = " ".join(message.split())
         self.exit(BAD_VALUE, printable(f"{self.prog}: {line} (see --help)\n", sys.stderr))
+
+
+def add_command(
+    program: str, commands: Any, name: str, summary: str, details: str, *examples: str
+) -> Parser:
+    """Add a command to a program's, with ``examples`` of what may follow its name."""
+    shown = "\n".join(f"  {program} {name} {example}".rstrip() for example in examples)
+    return commands.add_parser(
+        name,
+        help=summary,
+        description=details,
+        epilog=f"example{'s' if len(examples) > 1 else ''}:\n{shown}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
 
 
 def answered(

@@ -158,11 +158,10 @@ def _propensities(counts: Counts, behavior: Any) -> tuple[NDArray[np.bool_], Arr
     if behavior is not None:
         table = _checks.finite_array("behavior", behavior)
         table = _checks.per_cell("behavior", table, counts.shape)
-        if (table < 0).any() or (table > 1).any():
-            raise ValueError("behavior: expected probabilities")
+        _checks.refuse("behavior", table, (table < 0) | (table > 1), "probabilities")
         known = table > 0
-        if (~known & (counts.n > 0)).any():
-            raise ValueError("behavior: expected above 0 for every arm that was logged")
+        logged = counts.n > 0
+        _checks.refuse("behavior", table, ~known & logged, "above 0 for every arm that was logged")
     else:
         known = counts.n > 0
         table = counts.n / np.where(known, counts.inverse, 1.0)
@@ -202,8 +201,8 @@ def _listed(policies: Any, counts: Counts, known: NDArray[np.bool_]) -> Iterator
             raise TypeError(f"policies: expected integer codes of arms, got {arms.dtype}")
         if arms.ndim != 2 or arms.shape[1] != contexts or not len(arms):
             raise ValueError(f"policies: expected shape (M, X) = (M, {contexts}), got {arms.shape}")
-        if arms.min() < 0 or arms.max() >= n_arms:
-            raise ValueError(f"policies: expected codes from 0 to {n_arms - 1}")
+        strange = (arms < 0) | (arms >= n_arms)
+        _checks.refuse("policies", arms, strange, f"codes from 0 to {n_arms - 1}")
         yield arms.astype(np.int64)
         return
     met = counts.n.sum(axis=1) > 0

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import bandit
 from bandit import analysis, cases, log_commands, presets, tables
-from bandit._command_line import FAILED, INTERRUPTED, Parser, answered, complain
+from bandit._command_line import FAILED, INTERRUPTED, Parser, add_command, answered, complain
 from bandit.cases import Case
 from bandit.sweeps import command as sweep_command
 from bandit.tables import printable
@@ -114,16 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add(commands: Any, name: str, summary: str, details: str, *examples: str) -> Parser:
-    shown = "\n".join(f"  {PROGRAM} {name} {example}".rstrip() for example in examples)
-    return commands.add_parser(
-        name,
-        help=summary,
-        description=details,
-        epilog=f"examples:\n{shown}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+_add = functools.partial(add_command, PROGRAM)
 
 
 def _add_compare(commands: Any) -> None:

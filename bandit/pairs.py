@@ -234,8 +234,8 @@ def from_rows(
     for name, codes, most in (("contexts", x, n_contexts), ("arms", y, n_arms)):
         if codes.shape != reward.shape or reward.ndim != 1 or not reward.size:
             raise ValueError(f"{name}: expected shape (n,) like rewards, got {codes.shape}")
-        if codes.min() < 0 or codes.max() >= most:
-            raise ValueError(f"{name}: expected codes from 0 to {most - 1}")
+        strange = (codes < 0) | (codes >= most)
+        _checks.refuse(name, codes, strange, f"codes from 0 to {most - 1}")
     log_p = None
     if propensities is not None:
         log_p = np.log(_told("propensities", propensities, reward.shape))

@@ -238,7 +238,10 @@ def test_behavior_is_told_to_importance_weights_alone():
         (lambda: pairs.independent([0.5, 0.5], behavior=[0.5]), "behavior: expected shape"),
         (lambda: pairs.independent([0.5, 0.5], behavior=[1, 0]), "behavior: expected num"),
         (lambda: pairs.from_rows([0], [0, 1], [1.0], (1, 2)), "arms: expected shape"),
-        (lambda: pairs.from_rows([0], [2], [1.0], (1, 2)), "arms: expected codes from 0"),
+        (
+            lambda: pairs.from_rows([0], [2], [1.0], (1, 2)),
+            "arms: expected codes from 0 to 1, got 2 at index 0",
+        ),
         (
             lambda: pairs.from_rows([0, 1], [0, 0], [1, 2], (2, 2), consecutive=True),
             "contexts: expected consecutive rows in pairs",

@@ -333,10 +333,10 @@ def test_a_given_class_and_cells_never_seen():
         ({"c": np.inf}, "c: expected a finite number of at least 0, got inf"),
         ({"policies": [[0.0, 1.0]]}, "policies: expected integer codes"),
         ({"policies": [[0, 1, 2]]}, r"policies: expected shape \(M, X\) = \(M, 2\)"),
-        ({"policies": [[0, 3]]}, "policies: expected codes from 0 to 2"),
+        ({"policies": [[0, 3]]}, r"policies: expected codes from 0 to 2, got 3 at index \[0, 1\]"),
         ({"behavior": [0.5, 0.5]}, r"behavior: expected shape \(K,\)"),
-        ({"behavior": [0.5, 0.5, 2.0]}, "behavior: expected probabilities"),
-        ({"behavior": [0.5, 0.5, 0.0]}, "behavior: expected above 0"),
+        ({"behavior": [0.5, 0.5, 2.0]}, "behavior: expected probabilities, got 2"),
+        ({"behavior": [0.5, 0.5, 0.0]}, r"behavior: expected above 0 .*, got 0 at index \[0, 2\]"),
         ({"model": [0.5]}, r"model: expected shape \(K,\)"),
         ({"data": noisy_log()}, "data: expected propensities"),
         (

@@ -255,15 +255,15 @@ def from_counts(
         raise ValueError(f"n: expected shape (K,) or (X, K), got {rows.shape}")
     total = _table("reward", reward, rows.shape)
     if reward2 is None:
-        if ((total < 0) | (total > rows)).any():
-            raise ValueError("reward: expected sums of 0s and 1s, or reward2 beside it")
+        expected = "sums of 0s and 1s, or reward2 beside it"
+        _checks.refuse("reward", total, (total < 0) | (total > rows), expected)
         squares = total
     else:
         squares = _table("reward2", reward2, rows.shape)
-        if (squares * rows < total**2 * (1 - 1e-12)).any():
-            raise ValueError("reward2: expected at least reward²/n everywhere")
-    if ((rows == 0) & ((total != 0) | (squares != 0))).any():
-        raise ValueError("reward: expected 0 where n is 0")
+        too_few = squares * rows < total**2 * (1 - 1e-12)
+        _checks.refuse("reward2", squares, too_few, "at least reward²/n everywhere")
+    for name, table in (("reward", total), ("reward2", squares)):
+        _checks.refuse(name, table, (rows == 0) & (table != 0), "0 where n is 0")
     sums: dict[str, Any] = {"n": rows, "reward": total, "reward2": squares}
     if propensity is not None:
         inverse = _inverse(propensity, rows)
@@ -295,8 +295,7 @@ def _inverse(propensity: ArrayLike, rows: Array) -> Array:
         raise ValueError(f"propensity: expected shape {rows.shape} like n, got {table.shape}")
     table = np.broadcast_to(table, rows.shape)
     used = rows > 0
-    if (used & ((table < SMALLEST_PROPENSITY) | (table > 1))).any():
-        raise ValueError(
-            f"propensity: expected numbers in [{SMALLEST_PROPENSITY:g}, 1] where n is above 0"
-        )
+    strange = used & ((table < SMALLEST_PROPENSITY) | (table > 1))
+    expected = f"numbers in [{SMALLEST_PROPENSITY:g}, 1] where n is above 0"
+    _checks.refuse("propensity", table, strange, expected)
     return 1.0 / np.where(used, table, 1.0)

@@ -159,12 +159,8 @@ def _propensities(values: ArrayLike, n: int) -> Array:
     if propensities.shape != (n,):
         raise ValueError(f"propensities: expected shape (n,) = ({n},), got {propensities.shape}")
     bad = (propensities < SMALLEST_PROPENSITY) | (propensities > 1)
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise ValueError(
-            f"propensities: expected numbers in [{SMALLEST_PROPENSITY:g}, 1], "
-            f"got {propensities[row]:g} at index {row}"
-        )
+    expected = f"numbers in [{SMALLEST_PROPENSITY:g}, 1]"
+    _checks.refuse("propensities", propensities, bad, expected)
     return propensities
 
 
@@ -211,11 +207,7 @@ def _coded(
     if len(set(names)) != len(names):
         raise ValueError(f"{name[:-1]}_labels: expected different labels, got one twice")
     bad = (codes < 0) | (codes >= len(names))
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise ValueError(
-            f"{name}: expected codes from 0 to {len(names) - 1}, got {codes[row]} at index {row}"
-        )
+    _checks.refuse(name, codes, bad, f"codes from 0 to {len(names) - 1}")
     return _checks.read_only(codes), names
 
 

@@ -21,7 +21,7 @@ from typing import Any, TextIO
 
 import bandit
 from bandit import _checks, losses
-from bandit._command_line import Parser, answered, complain
+from bandit._command_line import Parser, add_command, answered, complain
 from bandit.llm.folders import load_model, load_tokenizer, with_adapters
 
 PROGRAM = "python -m bandit.llm"
@@ -63,14 +63,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add(commands: Any, name: str, summary: str, details: str, example: str) -> Parser:
-    parser = commands.add_parser(
-        name,
-        help=summary,
-        description=details,
-        epilog=f"example:\n  {PROGRAM} {name} {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = add_command(PROGRAM, commands, name, summary, details, example)
     parser.add_argument(
         "--model", required=True, metavar="PATH", help="folder of a causal model, or of adapters"
     )
