@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import graphlib
 import importlib
 import importlib.metadata
 import inspect
@@ -203,6 +205,38 @@ def test_every_parameter_of_what_users_call_is_documented(name):
     documented = documented_names(sections(inspect.getdoc(MEMBERS[name]) or "")["Parameters"])
     parameters = inspect.signature(MEMBERS[name]).parameters
     assert documented == [p for p in parameters if p != "self"]
+
+
+# ---------------------------------------------------------------------------- how it is built
+
+SOURCES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in (ROOT / "bandit").rglob("*.py")
+}
+
+
+def imported(module: str) -> set[str]:
+    """The modules of the package that one names, at its top or inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(SOURCES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            inside = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in SOURCES else str(node.module) for name in inside}
+    # The version stands in the package itself.
+    return (found & set(SOURCES)) - {"bandit"}
+
+
+def test_imports_go_one_way():
+    order = graphlib.TopologicalSorter({name: imported(name) for name in SOURCES})
+    assert "bandit.problem" in imported("bandit.pessimism") | imported("bandit.solutions")
+    order.prepare()  # raises a CycleError that names the circle
+
+
+def test_a_module_is_one_sitting():
+    lines = {name: len(path.read_text("utf-8").splitlines()) for name, path in SOURCES.items()}
+    assert {name for name, count in lines.items() if count > 400} == set()
 
 
 # -------------------------------------------------------------------------- what it says of itself
