@@ -18,7 +18,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
-from wrong_answers import WRONG
+from wrong_answers import MORE, WRONG
 
 import bandit
 
@@ -157,22 +157,59 @@ def test_a_task_stands_alone_and_copying_the_shown_example_earns_nothing(name, t
     namespace, test = prepared(name, task)
     answer, seen = namespace[task], {}
 
-    def write_down(*given, **named):
-        seen[tuple(map(key_of, [*given, *named.values()]))] = answer(*given, **named)
-        return answer(*given, **named)
+    class WriteDown:
+        def __call__(self, *given, **named):
+            seen[tuple(map(key_of, [*given, *named.values()]))] = answer(*given, **named)
+            return answer(*given, **named)
 
-    def look_up(*given, **named):
-        return seen[tuple(map(key_of, [*given, *named.values()]))]
+    class LookUp:
+        def __call__(self, *given, **named):
+            return seen[tuple(map(key_of, [*given, *named.values()]))]
 
     (hidden,) = between(test, "HIDDEN TESTS")
-    namespace[task] = write_down
+    namespace[task] = WriteDown()
     run(test.replace(hidden, ""), namespace)
     assert seen
-    namespace[task] = look_up
+    namespace[task] = LookUp()
     run(test.replace(hidden, ""), namespace)
     with pytest.raises(KeyError):
         run(test, namespace)
     namespace[task] = answer
+    run(test, namespace)
+
+
+# Two tasks of the last set are about what the package finds.
+CALLS_THE_PACKAGE = {"finds_optimum", "depends_on_behavior"}
+
+
+@pytest.mark.parametrize(("name", "task"), TASKS, ids=[f"{n[:4]}-{t}" for n, t in TASKS])
+def test_an_answer_that_calls_the_package_is_refused(name, task, examiners):
+    namespace, test = prepared(name, task)
+    run(f"def {task}(*given, **named):\n    return bandit.presets.METHODS", namespace)
+    with pytest.raises(AssertionError) as told:
+        run(test, namespace)
+    refused = f"{task} uses bandit, which has the answer already: write it yourself, with numpy"
+    assert (refused in str(told.value)) == (task not in CALLS_THE_PACKAGE)
+
+
+@pytest.mark.parametrize("more", MORE, ids=lambda more: f"{more.set}-{more.task}")
+def test_more_wrong_answers_are_told_what_is_wrong(more, examiners):
+    (name,) = [name for name in NAMES if name.startswith(more.set)]
+    namespace, test = prepared(name, more.task)
+    run(more.wrong, namespace)
+    (hidden,) = between(test, "HIDDEN TESTS")
+    with pytest.raises(AssertionError, match=re.escape(more.told)):
+        run(test.replace(hidden, ""), namespace)
+
+
+def test_a_small_number_added_to_the_spread_costs_nothing(examiners):
+    namespace, test = prepared("ps07-group-baselines", "grpo_advantage")
+    run(
+        "def grpo_advantage(reward):\n"
+        "    centered = reward - reward.mean(axis=-1, keepdims=True)\n"
+        "    return centered / (reward.std(axis=-1, keepdims=True) + 1e-8)",
+        namespace,
+    )
     run(test, namespace)
 
 
@@ -356,11 +393,14 @@ def test_commands_of_the_page_grade_and_export(tmp_path):
         ([1.5, 2.5, 0.0], "off by the same number, 0.5"),
         ([-0.5, 2.0, 1.0], "reverse order"),
         ([[1.0, 2.0, -0.5]], "a sum or mean is missing|right number of entries"),
+        ([1.0, 7.0, 8.0], "1 of 3 entries are right; the first that isn't is at 1"),
+        ([1.001, 2.0, -0.5], "nearly right: is a small number added"),
+        ([1.001, 2.002, -0.5005], "nearly right: is a small number added"),
         (2.5, "over too many axes"),
         ([1.0, 2.0], "over the wrong axis"),
         ([1.0, np.nan, -0.5], "overflowed"),
         ([1.0, 2.0, 0.0], "you forgot the last"),
-        ([1.0, 2.0, 3.0], "not the right numbers"),
+        ([3.0, 1.0, 3.0], "not the right numbers"),
         (None, "is there a `return`"),
         ("one", "expected numbers"),
     ],
@@ -382,3 +422,56 @@ def test_a_comparison_passes_what_is_right_up_to_rounding():
         checks.close("f(x)", 3.0, 1.5)
     with pytest.raises(AssertionError, match="two axes exchanged"):
         checks.close("f(x)", [[1.0, 2.0], [3.0, 4.0]], [[1.0, 3.0], [2.0, 4.0]])
+    with pytest.raises(AssertionError, match=r"3 of 4 entries are right; .* is at \(1, 0\)"):
+        checks.close("f(x)", [[1.0, 2.0], [9.0, 4.0]], [[1.0, 2.0], [3.0, 4.0]])
+
+
+def test_a_number_is_one_finite_number():
+    assert checks.number("f(x)", np.float64(1.5)) == 1.5
+    for found, told in (
+        (None, "return"),
+        ("half", "expected numbers, got 'half'"),
+        ([1.0], "expected one number, got shape"),
+        (np.nan, "divided by zero"),
+    ):
+        with pytest.raises(AssertionError, match=told):
+            checks.number("f(x)", found)
+
+
+@pytest.mark.parametrize(
+    ("lines", "used"),
+    [
+        ("def f(x): return bandit.losses.copg(x, beta=1)", "bandit"),
+        ("def f(x): return losses.copg(x, beta=1)", "losses"),
+        ("def helper(x): return losses.copg(x, beta=1)\ndef f(x): return helper(x)", "losses"),
+        ("def f(x): return [losses.copg(one, beta=1) for one in x]", "losses"),
+        ("def f(x): return (lambda y: losses.copg(y, beta=1))(x)", "losses"),
+        (
+            "def f(x):\n    from bandit.losses import copg\n    return copg(x, beta=1)",
+            "bandit.losses",
+        ),
+        ("def f(x):\n    import bandit as b\n    return b.losses.copg(x, beta=1)", "bandit"),
+        ("f = losses.copg", "copg"),
+        ("f = functools.partial(losses.copg, beta=1)", "copg"),
+        ("def f(x): return problem.optimal_policy()", "problem"),
+        ("def f(x): return checks.close('', x, 1)", "checks"),
+        ("def f(x): return examine_f(x)", "examine_f"),
+        ("def f(x): return np.exp(x) + helper(x)\ndef helper(x): return helper(x - f(x))", ""),
+        ("def f(x): return Score(x.problem.losses(x), Group(x, x))", ""),
+        ("def f(x):\n    bandit = np.exp(x)\n    return bandit", ""),
+        ("f = np.exp", ""),
+    ],
+)
+def test_what_an_answer_borrows_is_named(lines, used):
+    losses = bandit.losses
+    namespace = {"bandit": bandit, "losses": losses, "np": np, "functools": functools}
+    namespace |= {"Group": losses.Group, "Score": losses.Score, "checks": checks}
+    namespace |= {"problem": bandit.presets.three_armed_bandit()}
+    run("def examine_f(answer): ...", examiner := {"__name__": "ps99_examiner"})
+    namespace |= {"examine_f": examiner["examine_f"]}
+    run(lines, namespace)
+    if not used:
+        checks.own(namespace["f"])
+        return
+    with pytest.raises(AssertionError, match=f" uses {re.escape(used)}, which has the answer"):
+        checks.own(namespace["f"])

@@ -1,7 +1,8 @@
 """Three typical wrong answers to each problem set, and what a student is told about each.
 
 A wrong answer is the model solution with a piece of text replaced. Those of one set are in
-different tasks, so that one submission can contain all of them.
+different tasks, so that one submission can contain all of them. Whole wrong functions come after
+them, for the tests that are shown.
 """
 
 from __future__ import annotations
@@ -122,3 +123,238 @@ WRONG = {
         ),
     ),
 }
+
+
+class More(NamedTuple):
+    """A wrong function for ``task`` of the problem set; the student reads ``told`` at once."""
+
+    set: str
+    task: str
+    wrong: str
+    told: str
+
+
+def function(head: str, *lines: str) -> str:
+    return "\n    ".join([f"def {head}:", *lines])
+
+
+_LEFT_OUT = "a logit moves with the scores of all answers, not only of its own"
+
+MORE = [
+    More(
+        "ps01", "kl", function("kl(p, q)", "return p * np.log(p / q)"), "a sum or mean is missing"
+    ),
+    More(
+        "ps01",
+        "objective",
+        function(
+            "objective(policy, reward, reference, beta)",
+            "return np.mean(policy * reward) - beta * policy @ np.log(policy / reference)",
+        ),
+        "the expected reward is a sum, not a mean",
+    ),
+    More(
+        "ps01",
+        "optimal_policy",
+        function(
+            "optimal_policy(reward, reference, beta)",
+            "log_best = np.log(reference) + reward / beta",
+            "return log_best / log_best.sum()",
+        ),
+        "that is ln π*, but for a constant",
+    ),
+    More(
+        "ps01",
+        "equalizing_beta",
+        function("equalizing_beta(reward, reference)", "return [1.0]"),
+        "expected one number",
+    ),
+    More(
+        "ps01",
+        "regret",
+        function(
+            "regret(policy, reward, reference, beta)",
+            "best = reference * np.exp(reward / beta)",
+            "return beta * policy @ np.log(policy / best)",
+        ),
+        "π* must be divided by Z",
+    ),
+    More(
+        "ps02",
+        "score",
+        function(
+            "score(policy, arm)",
+            "own = np.zeros(len(policy))",
+            "own[arm] = 1 - policy[arm]",
+            "return own",
+        ),
+        "the other logits have derivatives, too",
+    ),
+    More(
+        "ps02",
+        "average_score",
+        function("average_score(policy, behavior)", "return behavior * (1 - policy)"),
+        _LEFT_OUT,
+    ),
+    More(
+        "ps02",
+        "policy_gradient",
+        function(
+            "policy_gradient(policy, reward, reference, beta)",
+            "return policy * (1 - policy) * (reward - beta * np.log(policy / reference))",
+        ),
+        _LEFT_OUT,
+    ),
+    More(
+        "ps02",
+        "best_baseline",
+        function("best_baseline(policy, regularized)", "return regularized.mean()"),
+        "that is the plain mean over the answers",
+    ),
+    More(
+        "ps03",
+        "regularized_reward",
+        function(
+            "regularized_reward(log_prob, ref_log_prob, reward, beta)",
+            "return reward - beta * np.log(log_prob / ref_log_prob)",
+        ),
+        "`log_prob` is a logarithm already",
+    ),
+    More(
+        "ps03",
+        "pair_weight",
+        function("pair_weight(regularized)", "return regularized[..., 1] - regularized[..., 0]"),
+        "that is the first answer's weight; return both",
+    ),
+    More(
+        "ps03",
+        "expected_gradient",
+        function("expected_gradient(behavior, regularized)", "return -2 * behavior * regularized"),
+        "the mean regularized reward must be subtracted",
+    ),
+    More("ps03", "determined", function("determined(counts)", "return 1"), "True or False, got 1"),
+    More(
+        "ps04",
+        "ipo_loss",
+        function("ipo_loss(delta, p, beta)", "return (delta - (2 * p - 1) / (2 * beta)) ** 2"),
+        "the mean is over the two squares, not over the two targets",
+    ),
+    More(
+        "ps04",
+        "ipo_weight",
+        function("ipo_weight(delta, p, beta)", "return 2 * (delta - (2 * p - 1) / 2 * beta)"),
+        "mind the parentheses",
+    ),
+    More(
+        "ps04",
+        "rest",
+        function("rest(p, beta)", "return (2 * p - 1) / beta"),
+        "a factor ½ is missing",
+    ),
+    More(
+        "ps05",
+        "right_baseline",
+        function(
+            "right_baseline(reward, reference, beta)",
+            "return np.log(reference @ np.exp(reward / beta)) / beta",
+        ),
+        "multiply by β",
+    ),
+    More(
+        "ps05",
+        "expected_step",
+        function(
+            "expected_step(policy, behavior, regularized, baseline)",
+            "return behavior @ (regularized - baseline) * (behavior - policy)",
+        ),
+        "the mean of a product is not the product of the means",
+    ),
+    More(
+        "ps06",
+        "dpo_weight",
+        function(
+            "dpo_weight(delta, p, beta)", "return beta * (1 / (1 + np.exp(-beta * delta)) - p)"
+        ),
+        "return both",
+    ),
+    More(
+        "ps06",
+        "rest",
+        function("rest(p, beta)", "return np.log(p / (1 - p)) / beta"),
+        "divides by zero: the end is infinite",
+    ),
+    More(
+        "ps07",
+        "leave_one_out",
+        function(
+            "leave_one_out(regularized)",
+            "size = len(regularized)",
+            "mean = regularized.mean(axis=-1, keepdims=True)",
+            "return (regularized - mean) * size / (size - 1)",
+        ),
+        "G is the length of the last axis, not of the first",
+    ),
+    More(
+        "ps07",
+        "grpo_advantage",
+        function(
+            "grpo_advantage(reward)",
+            "centered = reward - reward.mean(axis=-1, keepdims=True)",
+            "return centered / (reward.std(axis=-1, keepdims=True) + 1e-4)",
+        ),
+        "a small number is added to the spread",
+    ),
+    More(
+        "ps07",
+        "variance",
+        function(
+            "variance(policy, regularized, baseline)",
+            "steps = (regularized - baseline)[:, None] * (np.eye(len(policy)) - policy)",
+            "return steps.var(axis=0).sum()",
+        ),
+        "weighted by the policy, not all alike",
+    ),
+    More(
+        "ps08",
+        "estimates",
+        function("estimates(rewards, weights)", "return np.mean(weights * rewards)"),
+        "that is IPW alone; return both",
+    ),
+    More(
+        "ps08",
+        "effective_sample_size",
+        function("effective_sample_size(weights)", "return 1 / np.sum(weights**2)"),
+        "that is for weights that sum to 1",
+    ),
+    More(
+        "ps09",
+        "completion_mask",
+        function(
+            "completion_mask(prompt_lengths, lengths, width)",
+            "place, start, end = np.arange(width), prompt_lengths[:, None], lengths[:, None]",
+            "return (place >= start) & (place < end - start)",
+        ),
+        "the prompt is in it already",
+    ),
+    More(
+        "ps09",
+        "positions",
+        function(
+            "positions(attention_mask)",
+            "return attention_mask * np.arange(attention_mask.shape[1])",
+        ),
+        "places are not positions",
+    ),
+    More(
+        "ps10",
+        "robust",
+        function(
+            "robust(group, *, beta)",
+            "regularized = group.reward - beta * (group.log_prob - group.ref_log_prob)",
+            "gap = regularized[..., 0] - regularized[..., 1]",
+            "value = (np.logaddexp(gap, -gap) - np.log(2)) / beta",
+            "return Score(value, np.stack([-np.sinh(gap), np.sinh(gap)], axis=-1))",
+        ),
+        "tanh, not sinh",
+    ),
+]

@@ -2,21 +2,32 @@
 
 A copy of this file lies beside each notebook. :func:`close` compares a student's answer with the
 right one and, if they differ, looks for the reason: the mistakes that a test names, then the usual
-ones (sign, factor, an added constant, order, axis).
+ones (sign, factor, an added constant, order, axis). :func:`own` tells an answer that was written
+from one that calls the package.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dis
+import functools
+import types
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-__all__ = ["close", "same"]
+__all__ = ["close", "number", "own", "same"]
 
 # Factors that come from a forgotten ½, a double count or a sum in place of a mean.
 SUSPECTS = (2.0, 0.5, 4.0, 0.25)
+
+NOT_FINITE = "something overflowed, or was divided by zero, or ln 0 was taken"
+
+NEARLY = "nearly right: is a small number added somewhere, or a value rounded?"
+
+# Of the package these hold arguments and results, and answer nothing.
+CONTAINERS = {"Group", "Score"}
 
 
 def close(
@@ -50,9 +61,7 @@ def close(
     if numbers.shape != right.shape:
         _fail(call, _about_shape(numbers, right), numbers, right)
     if not np.isfinite(numbers).all() and np.isfinite(right).all():
-        _fail(
-            call, "something overflowed, or was divided by zero, or ln 0 was taken", numbers, right
-        )
+        _fail(call, NOT_FINITE, numbers, right)
     if not _alike(numbers, right, tolerance):
         _fail(call, _about_numbers(numbers, right, tolerance), numbers, right)
 
@@ -65,7 +74,81 @@ def same(call: str, found: Any, expected: Any, explanation: str) -> None:
     if isinstance(expected, bool) and not isinstance(found, (bool, np.bool_)):
         raise AssertionError(f"{call}: expected True or False, got {found!r}")
     if found != expected:
-        raise AssertionError(f"{call}: {explanation} (expected {expected!r}, got {found!r})")
+        shown = bool(found) if isinstance(found, np.bool_) else found
+        raise AssertionError(f"{call}: {explanation} (expected {expected!r}, got {shown!r})")
+
+
+def number(call: str, found: Any) -> float:
+    """``found`` if it is one finite number, else explain what it is instead."""
+    __tracebackhide__ = True
+    numbers = _numbers(call, found)
+    if numbers.ndim:
+        raise AssertionError(f"{call}: expected one number, got shape {numbers.shape}: {found!r}")
+    if not np.isfinite(numbers):
+        raise AssertionError(f"{call} = {numbers}: {NOT_FINITE}")
+    return float(numbers)
+
+
+def own(answer: Any) -> None:
+    """Pass if ``answer`` does not call what the package or the examiner know, else say what it calls.
+
+    An exercise asks for lines that the package has, too, and to call them is not to have written
+    them. Functions of the notebook that the answer calls are looked through as well.
+    """
+    __tracebackhide__ = True
+    if called := next(_borrowed(answer, set()), None):
+        raise AssertionError(
+            f"{_name(answer)} uses {called}, which has the answer already: "
+            "write it yourself, with numpy alone"
+        )
+
+
+def _name(thing: Any) -> str:
+    return str(getattr(thing, "__name__", type(thing).__name__))
+
+
+def _borrowed(thing: Any, seen: set[int]) -> Iterator[str]:
+    """The names of the package and of the examiner that a function, or what it calls, uses."""
+    if isinstance(thing, functools.partial):
+        thing = thing.func
+    if id(thing) in seen:
+        return
+    seen.add(id(thing))
+    if _is_foreign(thing):
+        yield _name(thing)
+    elif isinstance(thing, types.FunctionType):
+        for operation, name in _loaded(thing.__code__):
+            if operation == "IMPORT_NAME":
+                if _is_foreign(types.ModuleType(str(name))):
+                    yield str(name)
+            elif (used := thing.__globals__.get(name)) is not None:
+                if _is_foreign(used):
+                    yield str(name)
+                elif getattr(used, "__globals__", None) is thing.__globals__:
+                    yield from _borrowed(used, seen)
+
+
+def _loaded(code: types.CodeType) -> Iterator[tuple[str, Any]]:
+    """What a function and those inside it load by name or import."""
+    for one in dis.get_instructions(code):
+        if one.opname in ("LOAD_GLOBAL", "LOAD_NAME", "IMPORT_NAME"):
+            yield one.opname, one.argval
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            yield from _loaded(inner)
+
+
+def _is_foreign(thing: Any) -> bool:
+    """Whether a value is, or is made by, the package or an examiner."""
+    if isinstance(thing, types.ModuleType):
+        home = thing.__name__
+    else:
+        home = getattr(thing, "__module__", None) or type(thing).__module__
+        kind = thing if isinstance(thing, type) else type(thing)
+        if kind.__name__ in CONTAINERS:
+            return False
+    first = str(home).partition(".")[0]
+    return first in ("bandit", "checks") or first.endswith("_examiner")
 
 
 def _numbers(call: str, found: Any) -> np.ndarray:
@@ -92,9 +175,9 @@ def _about_shape(found: np.ndarray, right: np.ndarray) -> str:
     if found.size == right.size:
         return text + ": the right number of entries on the wrong axes"
     if found.ndim < right.ndim:
-        return text + ": a sum or mean over too many axes"
+        return text + ": a sum or mean over too many axes, or only a part of what is asked for"
     if found.ndim > right.ndim:
-        return text + ": a sum or mean is missing"
+        return text + ": a sum or mean is missing, or more was returned than is asked for"
     return text + ": a sum or mean over the wrong axis, or too many or too few entries"
 
 
@@ -107,6 +190,8 @@ def _about_numbers(found: np.ndarray, right: np.ndarray, tolerance: float) -> st
             return f"every entry is off by the same number, {difference.flat[0]:.4g}"
         factor = float((found * right).sum() / (right * right).sum()) if right.any() else 0.0
         if factor and _alike(found, factor * right, tolerance):
+            if abs(factor - 1) < 1e-2:
+                return NEARLY
             return f"{factor:.4g} times what is asked for"
         if right.ndim == 1 and _alike(found, right[::-1], tolerance):
             return "the right numbers in reverse order"
@@ -115,6 +200,13 @@ def _about_numbers(found: np.ndarray, right: np.ndarray, tolerance: float) -> st
     for factor in SUSPECTS:
         if _alike(found, factor * right, tolerance):
             return f"{factor:g} times what is asked for"
+    if _alike(found, right, 1e-2):
+        return NEARLY
+    fine = np.isclose(found, right, rtol=0, atol=tolerance * np.abs(right).max(initial=0))
+    if fine.any():
+        place = np.argwhere(~fine)[0].tolist()
+        first = place[0] if len(place) == 1 else tuple(place)
+        return f"{fine.sum()} of {fine.size} entries are right; the first that isn't is at {first}"
     return "not the right numbers"
 
 

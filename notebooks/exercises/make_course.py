@@ -6,7 +6,8 @@ three kinds of marked cells: ``# %% answer="name"``, where a student writes (wha
 ``# %% check="name" points=2``, which grades the answer of that name (what stands between ``### BEGIN
 HIDDEN TESTS`` and ``### END HIDDEN TESTS`` students don't see). Cells marked ``# %% examiner=true``
 know the right answers and the usual wrong ones: they go to a module beside the notebook,
-``psNN_examiner.py``, which the notebook imports. All other cells are for reading.
+``psNN_examiner.py``, which the notebook imports. Answers that call the package are refused there,
+unless the cell is marked ``# %% examiner=true package=true``. All other cells are for reading.
 
 The notebooks with solutions go to ``FOLDER/source``, the ones for students to ``FOLDER/release``.
 Submissions and grades that are there already are left alone.
@@ -57,13 +58,23 @@ def examiner_of(text: Path) -> str:
 
     A student whose answer fails sees his own code and the message in the traceback, and not these.
     """
-    marked = [cell.source for cell in jupytext.read(text).cells if "examiner" in cell.metadata]
     head = '"""What the tests of this problem set call; it knows the answers, so look later."""'
-    lines = "\n\n\n".join([head, *marked, ""]).splitlines()
-    tree = ast.parse("\n".join(lines))
-    for node in reversed([node for node in tree.body if isinstance(node, ast.FunctionDef)]):
-        lines.insert(node.body[0].lineno - 1, "    __tracebackhide__ = True")
-    return "\n".join(lines) + "\n"
+    marked = [cell for cell in jupytext.read(text).cells if "examiner" in cell.metadata]
+    sources = [_prepared(cell.source, bool(cell.metadata.get("package"))) for cell in marked]
+    return "\n\n\n".join([head, *sources]) + "\n"
+
+
+def _prepared(source: str, package: bool) -> str:
+    """Functions that hide from tracebacks and, unless ``package``, look at an ``answer`` first."""
+    lines = source.splitlines()
+    functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+    for node in reversed(functions):
+        extra = ["    __tracebackhide__ = True"]
+        if node.args.args and node.args.args[0].arg == "answer" and not package:
+            extra.append("    checks.own(answer)")
+        place = node.body[0].lineno - 1
+        lines[place:place] = extra
+    return "\n".join(lines)
 
 
 def _metadata(cell: nbformat.NotebookNode, default_id: str) -> dict[str, Any]:

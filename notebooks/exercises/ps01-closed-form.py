@@ -4,8 +4,9 @@
 # You work out by hand what notebook 01 shows: what a policy is worth when straying from the reference costs
 # something, which policy is best, and how much any other one loses. Ten points, about an hour.
 #
-# Replace every `raise NotImplementedError()` by your own code. The cell below each answer tests it, and says what
-# is wrong if something is. When you are graded, the same tests run with other numbers too.
+# Replace every `raise NotImplementedError()` by your own code, with numpy alone: the package `bandit` knows most
+# answers, and one that calls it is refused. The cell below each answer tests it, and says what is wrong if something
+# is. When you are graded, the same tests run with other numbers too.
 #
 # | symbol | in the code | meaning |
 # | --- | --- | --- |
@@ -95,6 +96,10 @@ def examine_objective(answer, policy, reward, reference, beta):
         "beta belongs before the penalty, not below it": earned - divergence / beta,
         "the divergence is turned round: it is KL(policy‖reference)": earned - beta * reverse,
         "the rewards are not weighted by the policy": reward.sum() - beta * divergence,
+        "the expected reward is a sum, not a mean over the answers": np.mean(policy * reward)
+        - beta * divergence,
+        "the log-ratios are not weighted by the policy": earned
+        - beta * np.sum(np.log(policy / reference)),
         "only the penalty is there; the expected reward is missing": -beta * divergence,
     }
     checks.close(
@@ -151,6 +156,9 @@ def examine_optimal_policy(answer, reward, reference, beta):
             reference, -reward / beta
         ),
         "the probabilities don't sum to 1: divide by Z": unnormalized,
+        "that is ln π*, but for a constant: take exp of it, then divide by the sum": (
+            (log_best := np.log(reference) + reward / beta) / log_best.sum()
+        ),
     }
     found = answer(reward, reference, beta)
     checks.close("optimal_policy(...)", found, problem.optimal_policy(), mistakes)
@@ -190,9 +198,7 @@ def equalizing_beta(reward, reference):
 
 # %% examiner=true
 def examine_equalizing_beta(answer, reward, reference):
-    beta = answer(reward, reference)
-    assert beta is not None, "equalizing_beta(...) is None: is there a `return`?"
-    assert np.ndim(beta) == 0, f"equalizing_beta(...): expected one number, got {beta!r}"
+    beta = checks.number("equalizing_beta(...)", answer(reward, reference))
     assert beta > 0, (
         f"equalizing_beta(...) = {beta:.4g}, but β must be above 0: check which answer comes first"
     )
@@ -247,6 +253,8 @@ def examine_regret(answer, policy, reward, reference, beta):
         "that is the penalty, the divergence from the reference": beta * problem.kl(policy),
         "that is the loss of expected reward alone, without the penalties": (best - policy)
         @ reward,
+        "π* must be divided by Z: these are minus J, without J(π*)": -problem.objective(policy),
+        "π* is not greedy: it pays a penalty, too": reward.max() - policy @ reward,
     }
     found = answer(policy, reward, reference, beta)
     checks.close("regret(...)", found, problem.regret(policy), mistakes)

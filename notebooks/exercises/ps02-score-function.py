@@ -5,8 +5,9 @@
 # and its estimate from samples, and find out what a baseline is good for. It goes with notebook 02. Ten points,
 # about 75 minutes.
 #
-# Replace every `raise NotImplementedError()` by your own code. The cell below each answer tests it, and says what
-# is wrong if something is. When you are graded, the same tests run with other numbers too.
+# Replace every `raise NotImplementedError()` by your own code, with numpy alone: the package `bandit` knows most
+# answers, and one that calls it is refused. The cell below each answer tests it, and says what is wrong if something
+# is. When you are graded, the same tests run with other numbers too.
 #
 # | symbol | in the code | meaning |
 # | --- | --- | --- |
@@ -68,6 +69,8 @@ def examine_score(answer, logits, arm):
         "the first term is missing: θ_y itself has derivative 1": -policy,
         "the second term is missing: all logits are in the normalization": one,
         "that is 1/π(y): the derivative by π(y), not by the logits": one / policy[arm],
+        "the other logits have derivatives, too: all logits are in the normalization": one
+        * (1 - policy[arm]),
     }
     found = answer(policy.copy(), arm)
     checks.close(f"score({policy.round(3)}, {arm})", found, slopes, mistakes)
@@ -104,6 +107,8 @@ def examine_average_score(answer, policy, behavior):
         "it is zero only if the answers come from the policy itself": np.zeros(len(policy)),
         "the sign is wrong: what the data show often is pushed up": policy - behavior,
         "each score must be weighted by μ(y)": np.sum(own, axis=0),
+        "a logit moves with the scores of all answers, not only of its own": behavior
+        * (1 - policy),
     }
     checks.close("average_score(...)", answer(policy, behavior), behavior @ own, mistakes)
 
@@ -153,6 +158,10 @@ def examine_policy_gradient(answer, problem, policy):
         "the answers must be weighted by the policy": regularized - policy @ regularized,
         "the mean must be taken under the policy, not over the answers": policy
         * (regularized - regularized.mean()),
+        "a logit moves with the scores of all answers, not only of its own": policy
+        * regularized
+        * (1 - policy),
+        "that is the derivative by π(y), without the softmax": regularized - beta,
     }
     found = answer(policy, reward, reference, beta)
     checks.close("policy_gradient(...)", found, right, mistakes)
@@ -207,6 +216,13 @@ def examine_estimate(answer, arms, policy, regularized, baseline):
         "the samples come from the policy already: don't weight them by it again": (
             policy[arms][:, None] * terms
         ).sum(axis=0),
+        "the baseline is subtracted from R, not from the gradient": (
+            terms + baseline * scores
+        ).mean(axis=0)
+        - baseline,
+        "the baseline is given; that is the sample's own mean": (
+            (regularized[arms] - regularized[arms].mean())[:, None] * scores
+        ).mean(axis=0),
     }
     found = answer(arms, policy, regularized, baseline)
     checks.close("estimate(...)", found, terms.mean(axis=0), mistakes)
@@ -266,6 +282,10 @@ def examine_best_baseline(answer, problem, policy):
         "the weights must be divided by their sum": plain @ regularized,
         "weight by the squared length of the score, not the length": (
             np.sqrt(plain * policy) @ regularized / np.sqrt(plain * policy).sum()
+        ),
+        "that is the plain mean over the answers": regularized.mean(),
+        "the length of a score has all its entries, not only the answer's own": (
+            (own_entry := policy * (1 - policy) ** 2) @ regularized / own_entry.sum()
         ),
     }
     checks.close("best_baseline(...)", answer(policy, regularized), right, mistakes)

@@ -4,8 +4,9 @@
 # You write CoPG's loss and its weight, first for a pair and then for a group, and find out when data determine an
 # answer at all. It goes with notebook 03, sections 1, 2 and 5. Ten points, about 75 minutes.
 #
-# Replace every `raise NotImplementedError()` by your own code. The cell below each answer tests it, and says what
-# is wrong if something is. When you are graded, the same tests run with other numbers too.
+# Replace every `raise NotImplementedError()` by your own code, with numpy alone: the package `bandit` knows most
+# answers, and one that calls it is refused. The cell below each answer tests it, and says what is wrong if something
+# is. When you are graded, the same tests run with other numbers too.
 #
 # | symbol | in the code | meaning |
 # | --- | --- | --- |
@@ -61,6 +62,11 @@ def examine_regularized_reward(answer, group, beta):
         "the log-ratio is a difference of logarithms, not their quotient": reward
         - beta * log_prob / ref_log_prob,
         "take the logarithm of the ratio, not the ratio": reward - beta * np.exp(penalty / beta),
+        "`log_prob` is a logarithm already: don't take another": reward
+        - beta * np.log(log_prob / ref_log_prob),
+        "the log-ratio is a difference of logarithms, not of probabilities": reward
+        - beta * (np.exp(log_prob) - np.exp(ref_log_prob)),
+        "the penalty belongs to each answer: don't sum over the group": reward - penalty.sum(),
     }
     found = answer(log_prob, ref_log_prob, reward, beta)
     checks.close("regularized_reward(...)", found, right, mistakes)
@@ -109,7 +115,11 @@ def examine_pair_loss(answer, regularized, beta):
         "the factor is 1/(2β), not β/2": gap**2 * beta / 2,
         "β is missing in the factor 1/(2β)": gap**2 / 2,
         "the ½ is missing in the factor 1/(2β)": gap**2 / beta,
-        "the pair is on the last axis, not on the first": (regularized[0] - regularized[-1]) ** 2
+        "the pair is on the last axis, not on the first": (regularized[0] - regularized[1]) ** 2
+        / (2 * beta),
+        "square the difference, don't subtract the squares": (
+            regularized[..., 0] ** 2 - regularized[..., 1] ** 2
+        )
         / (2 * beta),
     }
     checks.close("pair_loss(...)", answer(regularized, beta), right, mistakes)
@@ -160,6 +170,8 @@ def examine_pair_weight(answer, regularized, beta):
             [-gap, -gap], axis=-1
         ),
         "both have the same sign, and the wrong one": np.stack([gap, gap], axis=-1),
+        "that is the first answer's weight; return both, in a new last axis": -gap,
+        "the two weights of a pair go along the last axis, not the first": np.stack([-gap, gap]),
     }
     checks.close("pair_weight(...)", answer(regularized), right, mistakes)
 
@@ -260,6 +272,11 @@ def examine_expected_gradient(answer, problem, policy, behavior):
         "the mean regularized reward must be taken under the behavior": -2
         * behavior
         * (regularized - regularized.mean()),
+        "the gap is between two answers: the mean regularized reward must be subtracted": -2
+        * behavior
+        * regularized,
+        "an answer that is drawn more often counts for more: μ(y) is missing": -2
+        * (regularized - behavior @ regularized),
     }
     found = answer(behavior, regularized)
     checks.close("expected_gradient(...)", found, right, mistakes)

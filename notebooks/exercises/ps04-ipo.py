@@ -4,8 +4,9 @@
 # IPO learns from preferences. You write its loss and its weight, find out where it comes to rest, and show that it is
 # CoPG with two rewards. It goes with notebook 03, section 3. Ten points, about an hour.
 #
-# Replace every `raise NotImplementedError()` by your own code. The cell below each answer tests it, and says what
-# is wrong if something is. When you are graded, the same tests run with other numbers too.
+# Replace every `raise NotImplementedError()` by your own code, with numpy alone: the package `bandit` knows most
+# answers, and one that calls it is refused. The cell below each answer tests it, and says what is wrong if something
+# is. When you are graded, the same tests run with other numbers too.
 #
 # | symbol | in the code | meaning |
 # | --- | --- | --- |
@@ -68,6 +69,13 @@ def examine_ipo_loss(answer, delta, p, beta):
         "the second term is missing: the second answer is preferred with probability 1 − p": p
         * (delta - 1 / (2 * beta)) ** 2,
         "both targets have the same sign": (delta - 1 / (2 * beta)) ** 2,
+        "the mean is over the two squares, not over the two targets": (
+            delta - (2 * p - 1) / (2 * beta)
+        )
+        ** 2,
+        "that is β² times the loss: the margin is 1/(2β) for Δ, and ½ only for βΔ": beta**2
+        * with_margin(1 / (2 * beta)),
+        "one number for each pair: don't average": np.mean(with_margin(1 / (2 * beta))),
     }
     checks.close("ipo_loss(...)", answer(delta, p, beta), ipo_of(delta, p, beta).value, mistakes)
 
@@ -108,6 +116,12 @@ def examine_ipo_weight(answer, delta, p, beta):
         "the target of an uncertain preference is (2p − 1)/(2β), not p/(2β)": 2
         * (delta - p / (2 * beta)),
         "the target is twice what it should be: (2p − 1)/(2β)": 2 * (delta - (2 * p - 1) / beta),
+        "only the first answer's weight is asked for": np.stack([right, -right], axis=-1),
+        "the second term is missing: the second answer is preferred with probability 1 − p": 2
+        * p
+        * (delta - 1 / (2 * beta)),
+        "the target is (2p − 1)/(2β): mind the parentheses, /2 * beta multiplies by beta": 2
+        * (delta - (2 * p - 1) / 2 * beta),
     }
     checks.close("ipo_weight(...)", answer(delta, p, beta), right, mistakes)
 
@@ -153,7 +167,7 @@ def examine_rest(answer, p, beta):
 
 
 # %% check="rest" points=2
-examine_rest(rest, 0.75, 0.2)
+examine_rest(rest, 0.7, 0.2)
 examine_rest(rest, 0.5, 0.2)
 ### BEGIN HIDDEN TESTS
 for p, beta in ((1.0, 0.4), (0.1, 0.7), (0.0, 2.0), (0.62, 0.05)):
@@ -253,6 +267,10 @@ def examine_ipo_solution(answer, preference, reference, behavior, beta):
             reference, preference @ reference / beta
         ),
         "the probabilities don't sum to 1": reference * np.exp(wins / beta),
+        "the behavior draws the opponents; what is multiplied by exp(...) is the reference": tilted(
+            behavior, wins / beta
+        ),
+        "the exponent is divided by β, not by 2β": tilted(reference, wins / (2 * beta)),
     }
     found = answer(preference, reference, behavior, beta)
     checks.close("ipo_solution(...)", found, right, mistakes)
@@ -264,7 +282,7 @@ examine_ipo_solution(
     preferences.bradley_terry([2.5, 2.0, 1.0]),
     np.array([0.5, 0.1, 0.4]),
     np.array([0.1, 0.2, 0.7]),
-    0.5,
+    0.4,
 )
 ### BEGIN HIDDEN TESTS
 rng = np.random.default_rng(405)

@@ -5,8 +5,9 @@
 # takes, the pull away from the optimum, the one baseline that stops it, and two remedies. It goes with notebooks 02
 # and 04. Ten points, about 75 minutes.
 #
-# Replace every `raise NotImplementedError()` by your own code. The cell below each answer tests it, and says what
-# is wrong if something is. When you are graded, the same tests run with other numbers too.
+# Replace every `raise NotImplementedError()` by your own code, with numpy alone: the package `bandit` knows most
+# answers, and one that calls it is refused. The cell below each answer tests it, and says what is wrong if something
+# is. When you are graded, the same tests run with other numbers too.
 #
 # | symbol | in the code | meaning |
 # | --- | --- | --- |
@@ -69,6 +70,8 @@ def examine_expected_step(answer, problem, policy, behavior, baseline):
         - policy * own.sum(),
         "the scores are e_y − π, with π the policy being trained": pull - behavior * pull.sum(),
         "the baseline is missing": right + baseline * (behavior - policy),
+        "a logit moves with the scores of all answers, not only of its own": pull * (1 - policy),
+        "the mean of a product is not the product of the means": pull.sum() * (behavior - policy),
     }
     found = answer(policy, behavior, regularized, baseline)
     checks.close("expected_step(...)", found, right, mistakes)
@@ -119,6 +122,7 @@ def examine_pull_at_optimum(answer, problem, behavior, baseline):
         "the scores average to μ − π*, not to μ": (top - baseline) * behavior,
         "the common value of R is β ln Z, not the mean reward": (best @ problem.reward - baseline)
         * (behavior - best),
+        "the baseline is subtracted from R, not from the step": top * (behavior - best) - baseline,
     }
     arguments = problem.reward, problem.reference, problem.beta, behavior, baseline
     checks.close("pull_at_optimum(...)", answer(*arguments), right, mistakes)
@@ -153,15 +157,16 @@ def right_baseline(reward, reference, beta):
 # %% examiner=true
 def examine_right_baseline(answer, problem, behavior):
     best = problem.optimal_policy()
-    b = answer(problem.reward, problem.reference, problem.beta)
-    assert b is not None, "right_baseline(...) is None: is there a `return`?"
-    assert np.ndim(b) == 0, f"right_baseline(...): expected one number, got {b!r}"
+    b = checks.number(
+        "right_baseline(...)", answer(problem.reward, problem.reference, problem.beta)
+    )
     for what, mean in {
         "the mean reward of the reference": problem.reference @ problem.reward,
         "the mean reward of π*, without the penalty that π* pays": best @ problem.reward,
         "the mean reward over the answers": problem.reward.mean(),
         "the largest reward": problem.reward.max(),
         "ln Z, in nats; a baseline is in units of reward": problem.optimal_value() / problem.beta,
+        "ln Z / β; multiply by β": problem.optimal_value() / problem.beta**2,
     }.items():
         assert not np.isclose(b, mean) or np.isclose(mean, problem.optimal_value()), (
             f"right_baseline(...) is {what}: it must equal R(y), which at π* is the same for every answer"
@@ -227,6 +232,9 @@ def examine_weighted_estimate(answer, arms, policy, behavior, regularized):
         ),
         "the sum must be divided by the number of samples": terms.sum(axis=0),
         "the term −π of the score is missing": (weight[:, None] * (scores + policy)).mean(axis=0),
+        "the scores are e_y − π, with π the policy being trained": (
+            weight[:, None] * (scores + policy - behavior)
+        ).mean(axis=0),
     }
     found = answer(arms, policy, behavior, regularized)
     checks.close("weighted_estimate(...)", found, terms.mean(axis=0), mistakes)
@@ -275,6 +283,9 @@ def examine_reward_weighted_solution(answer, problem, behavior):
         "the probabilities don't sum to 1": behavior * tilt,
         "beta is missing": behavior * np.exp(problem.reward) / (behavior @ np.exp(problem.reward)),
         "that is the behavior itself: what do the weights do?": behavior,
+        "the reward is divided by beta, not multiplied by it": behavior
+        * np.exp(problem.reward * problem.beta)
+        / (behavior @ np.exp(problem.reward * problem.beta)),
         "the loss is linear in ln π, so the weights enter as they are, not as logarithms": behavior
         * problem.reward
         / (behavior @ problem.reward),

@@ -4,8 +4,9 @@
 # When do preferences say as much as rewards? You write the Bradley–Terry model, DPO's loss and weight, find where DPO
 # comes to rest, and read the rewards off a policy. It goes with notebook 05. Ten points, about 75 minutes.
 #
-# Replace every `raise NotImplementedError()` by your own code. The cell below each answer tests it, and says what
-# is wrong if something is. When you are graded, the same tests run with other numbers too.
+# Replace every `raise NotImplementedError()` by your own code, with numpy alone: the package `bandit` knows most
+# answers, and one that calls it is refused. The cell below each answer tests it, and says what is wrong if something
+# is. When you are graded, the same tests run with other numbers too.
 #
 # | symbol | in the code | meaning |
 # | --- | --- | --- |
@@ -70,6 +71,9 @@ def examine_bradley_terry(answer, reward):
             reward
         ),
         "these are the gaps; take σ of them": reward[:, None] - reward[None, :],
+        "that is σ of each reward; it takes a gap for every pair of answers": logistic(
+            reward.clip(-500)
+        ),
     }
     with np.errstate(over="raise", invalid="raise"):
         try:
@@ -120,6 +124,9 @@ def examine_dpo_loss(answer, delta, p, beta):
         "β multiplies Δ, it does not divide it": p * np.logaddexp(0, -delta / beta)
         + (1 - p) * np.logaddexp(0, delta / beta),
         "the logarithm is missing": -p * np.exp(-win) - (1 - p) * np.exp(-loss),
+        "an uncertain preference has two terms, not one with 2p − 1 inside σ": np.logaddexp(
+            0, -(2 * p - 1) * beta * delta
+        ),
     }
     with np.errstate(all="ignore"):
         found = answer(delta, p, beta)
@@ -164,6 +171,10 @@ def examine_dpo_weight(answer, delta, p, beta):
             [first, first], axis=-1
         ),
         "that is for p = 1 only": np.stack([sure, -sure], axis=-1),
+        "that is the first answer's; return both, in a new last axis": first,
+        "the two derivatives of a pair go along the last axis, not the first": np.stack(
+            [first, -first]
+        ),
         "β is missing inside σ": beta
         * np.stack([logistic(delta) - p, p - logistic(delta)], axis=-1),
         "the derivative of ln σ(z) is σ(−z), not σ(z)": np.stack(
@@ -201,7 +212,13 @@ def rest(p, beta):
 
 # %% examiner=true
 def examine_rest(answer, p, beta):
-    found = answer(p, beta)
+    try:
+        with np.errstate(all="ignore"):
+            found = answer(p, beta)
+    except ZeroDivisionError:
+        raise AssertionError(
+            f"rest({p}, {beta}) divides by zero: the end is infinite, return np.inf or -np.inf"
+        ) from None
     if 0 < p < 1:
         right = preferences_to_gap(p) / beta
         mistakes = {
@@ -211,6 +228,9 @@ def examine_rest(answer, p, beta):
             "that is where IPO comes to rest": (2 * p - 1) / (2 * beta),
             "ln p is not enough: σ(z) = p for z = ln p − ln(1 − p)": np.log(p) / beta,
             "that is σ, not its inverse": logistic(p) / beta,
+            "the logarithm of a quotient is not the quotient of the logarithms": np.log(p)
+            / np.log(1 - p)
+            / beta,
         }
     else:
         right, mistakes = np.inf if p == 1 else -np.inf, {}

@@ -5,8 +5,9 @@
 # chose. What would another policy have earned? You write the estimators, a standard error, and the number that tells
 # whether to believe any of it. It goes with notebook 06. Ten points, about 75 minutes.
 #
-# Replace every `raise NotImplementedError()` by your own code. The cell below each answer tests it, and says what
-# is wrong if something is. When you are graded, the same tests run with other numbers too.
+# Replace every `raise NotImplementedError()` by your own code, with numpy alone: the package `bandit` knows most
+# answers, and one that calls it is refused. The cell below each answer tests it, and says what is wrong if something
+# is. When you are graded, the same tests run with other numbers too.
 #
 # | symbol | in the code | meaning |
 # | --- | --- | --- |
@@ -108,6 +109,8 @@ def examine_estimates(answer, log, policy):
         "IPW is a mean: divide by the number of rows": [ipw * len(r), normalized],
         "that is the mean of the logged rewards: the weights are missing": [r.mean(), r.mean()],
         "SNIPW divides by the sum of the weights": [ipw, ipw],
+        "that is IPW alone; return both": ipw,
+        "that is SNIPW alone; return both": normalized,
         "SNIPW divides by the sum of the weights instead of n, not besides": [
             ipw,
             normalized / len(r),
@@ -150,6 +153,7 @@ def examine_effective_sample_size(answer, log, policy):
         "that is n_eff / n, a share": right / len(w),
         "that is the number of rows; unequal weights make it smaller": len(w),
         "that is a root of it": np.sqrt(right),
+        "that is for weights that sum to 1; these don't": 1 / (w**2).sum(),
     }
     checks.close("effective_sample_size(...)", answer(w), right, mistakes)
 
@@ -242,6 +246,11 @@ def examine_doubly_robust(answer, log, policy, model):
         ).mean(),
         "the model's prediction must be subtracted in the correction": (said[x] + w * r).mean(),
         "both parts are means over the rows: divide by n": (said[x] + gap).sum(),
+        "what the model says is a sum over the arms, then a mean over the rows": (
+            (policy * model)[x].mean() + gap.mean()
+        ),
+        "divide the correction by n, not by the sum of the weights": said[x].mean()
+        + gap.sum() / w.sum(),
     }
     found = answer(x, y, r, w, policy, model)
     checks.close("doubly_robust(...)", found, right, mistakes)

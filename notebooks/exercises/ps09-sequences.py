@@ -6,8 +6,9 @@
 # counts, a mean for a sum. You make none of them, with numpy alone. It goes with notebooks 07 and 08. Ten points, about
 # 90 minutes.
 #
-# Replace every `raise NotImplementedError()` by your own code. The cell below each answer tests it, and says what
-# is wrong if something is. When you are graded, the same tests run with other numbers too.
+# Replace every `raise NotImplementedError()` by your own code, with numpy alone: the package `bandit` knows most
+# answers, and one that calls it is refused. The cell below each answer tests it, and says what is wrong if something
+# is. When you are graded, the same tests run with other numbers too.
 #
 # | symbol | in the code | meaning |
 # | --- | --- | --- |
@@ -94,7 +95,7 @@ def examine_token_log_probs(answer, logits, tokens):
         ),
     }
     with np.errstate(all="ignore"):
-        found = answer(logits, tokens)
+        found = answer(logits.copy(), tokens.copy())
     checks.close("token_log_probs(...)", found, right, mistakes)
 
 
@@ -199,6 +200,10 @@ def examine_completion_mask(answer, prompt_lengths, lengths, width):
         "the prompt is in it": place < end,
         "the padding is in it": place >= start,
         "`lengths` counts prompt and completion together": (place >= start) & (place < start + end),
+        "`lengths` counts from the beginning of the row: the prompt is in it already": (
+            place >= start
+        )
+        & (place < end - start),
         "it is turned round: True marks the completion": ~right,
     }
     found = answer(prompt_lengths, lengths, width)
@@ -300,6 +305,8 @@ def examine_positions(answer, attention_mask):
         "positions begin with 0, and padding gets 0": np.cumsum(mask, axis=1),
         "padding gets 0, on both sides": np.cumsum(mask, axis=1) - 1,
         "padding gets 0, on the right too": (np.cumsum(mask, axis=1) - 1).clip(min=0),
+        "places are not positions: the first token has position 0, wherever it is": mask
+        * np.arange(mask.shape[1]),
         "count along each row, not down the columns": np.where(
             mask > 0, np.cumsum(mask, axis=0) - 1, 0
         ),

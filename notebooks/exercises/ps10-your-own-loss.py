@@ -5,8 +5,10 @@
 # other people's data? Does its answer depend on who drew them? You write the tools that tell, an objective of your
 # own, and repair somebody else's. It goes with notebook 09. Ten points, about 90 minutes.
 #
-# Replace every `raise NotImplementedError()` by your own code. The cell below each answer tests it, and says what
-# is wrong if something is. When you are graded, the same tests run with other numbers too.
+# Replace every `raise NotImplementedError()` by your own code. In tasks 1 to 3 take numpy alone (and `Score`): the
+# package `bandit` knows most answers, and one that calls it is refused; tasks 4 and 5 call it. The cell below each
+# answer tests it, and says what is wrong if something is. When you are graded, the same tests run with other numbers
+# too.
 #
 # **The contract.** A loss takes a `Group` with fields `log_prob`, `ref_log_prob` and `reward`, arrays `(..., G)`, and a
 # keyword `beta`. It returns `Score(value, weight)`: `value` of shape `(...)` is to be minimized, and `weight`, `(..., G)`, is
@@ -44,6 +46,7 @@ from bandit import analysis, losses, pairs
 from bandit.losses import Group, Score
 from ps10_examiner import *
 
+example = bandit.Bandit([1.0, 2.0, -0.5], 0.5, [0.5, 0.1, 0.4])
 
 # %% [markdown]
 # ## 1. The derivative, numerically
@@ -168,6 +171,9 @@ def examine_robust(answer, group, beta):
         / beta,
         "a factor β too many": slope * beta,
         "that is CoPG's weight: the derivative of ln cosh is tanh": np.stack([-gap, gap], axis=-1),
+        "the derivative of ln cosh is tanh, not sinh": np.stack(
+            [-np.sinh(gap), np.sinh(gap)], axis=-1
+        ),
         "both have the same sign": np.stack([slope[..., 0]] * 2, axis=-1),
     }
     checks.close("robust(...).weight", score.weight, slope, mistakes, tolerance=1e-5)
@@ -261,7 +267,7 @@ def finds_optimum(loss, problem, behavior):
     ### END SOLUTION
 
 
-# %% examiner=true
+# %% examiner=true package=true
 def examine_finds_optimum(answer, loss, problem, behavior, right, explanation):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", analysis.NotIdentifiedWarning)
@@ -271,7 +277,6 @@ def examine_finds_optimum(answer, loss, problem, behavior, right, explanation):
 
 
 # %% check="finds_optimum" points=2
-example = bandit.Bandit([1.0, 2.0, -0.5], 0.5, [0.5, 0.1, 0.4])
 examine_finds_optimum(
     finds_optimum,
     losses.copg,
@@ -345,7 +350,7 @@ def depends_on_behavior(loss, problem, first, second, preference=None):
     ### END SOLUTION
 
 
-# %% examiner=true
+# %% examiner=true package=true
 def examine_depends_on_behavior(answer, loss, problem, seed, right, explanation, preference=None):
     first, second = np.random.default_rng(seed).dirichlet(np.full(problem.n_arms, 3.0), size=2)
     found = answer(loss, problem, first, second, preference)
