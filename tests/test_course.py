@@ -363,14 +363,18 @@ def test_page_tells_the_number_of_tasks_and_the_danger():
 @pytest.mark.slow
 def test_commands_of_the_page_grade_and_export(tmp_path):
     name = NAMES[0]
-    (commands,) = [
-        block
-        for block in re.findall(r"^```sh\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
-        if "autograde" in block
-    ]
+    blocks = re.findall(r"^```sh\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
+    (collect,) = [block for block in blocks if "zip_collect" in block]
+    (grade,) = [block for block in blocks if "autograde" in block]
     make_course.main([str(tmp_path), name])
-    shutil.copytree(tmp_path / "source" / name, tmp_path / "submitted" / "ada" / name)
-    for command in commands.splitlines():
+    # The notebook alone, in an archive, as the page says.
+    archive = tmp_path / "downloaded" / name / "archive"
+    handed_in = tmp_path / "handed in" / "ada_4711_assignsubmission_file_"
+    handed_in.mkdir(parents=True)
+    shutil.copy(tmp_path / "source" / name / f"{name}.ipynb", handed_in)
+    archive.mkdir(parents=True)
+    shutil.make_archive(str(archive / "all"), "zip", handed_in.parent)
+    for command in (collect + grade).splitlines():
         assert name in command or command == "nbgrader export"
         done = subprocess.run(
             [sys.executable, "-m", *command.split()], capture_output=True, text=True, cwd=tmp_path
@@ -380,6 +384,33 @@ def test_commands_of_the_page_grade_and_export(tmp_path):
     with open(tmp_path / "grades.csv", encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
     assert (row["student_id"], float(row["score"]), float(row["max_score"])) == ("ada", 10, 10)
+
+
+@pytest.mark.parametrize(
+    ("path", "student"),
+    [
+        ("extracted/all/dora_ps01-closed-form.ipynb", "dora"),
+        ("extracted/all/lovelaceada_LATE_12_345_ps01-closed-form-2.ipynb", "lovelaceada"),
+        (
+            "extracted/all/Ada Lovelace_4711_assignsubmission_file_ps01-closed-form.ipynb",
+            "Ada Lovelace",
+        ),
+        (
+            "extracted/all/Ada Lovelace_4711_assignsubmission_file_/ps01-closed-form.ipynb",
+            "Ada Lovelace",
+        ),
+        ("extracted/ada/ps01-closed-form.ipynb", "ada"),
+        ("extracted\\all\\ada_ps01-closed-form.ipynb", "ada"),
+        ("extracted/all/__MACOSX/._ada_ps01-closed-form.ipynb", None),
+        ("extracted/all/ada_notes.ipynb", None),
+    ],
+)
+def test_names_of_files_tell_who_handed_in(path, student, tmp_path):
+    api = make_course.course(EXERCISES)
+    pattern = api.config.FileNameCollectorPlugin.named_regexp
+    found = re.match(pattern, "/home/my_courses/bandits/downloaded/ps01-closed-form/" + path)
+    assert (found and found["student_id"]) == student
+    assert found is None or found["file_id"] == "ps01-closed-form"
 
 
 # ------------------------------------------------------------------------------ what is told

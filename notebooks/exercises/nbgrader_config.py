@@ -19,3 +19,10 @@ c.ClearSolutions.code_stub = {"python": "# YOUR CODE HERE\nraise NotImplementedE
 # A cell that runs longer than this, in seconds, counts as failed.
 c.Execute.timeout = 60
 c.Execute.interrupt_on_timeout = True
+
+# Who handed in what, from the names that learning platforms give to files, or to folders, in an
+# archive: ada_ps01-closed-form.ipynb, "Ada Lovelace_4711_assignsubmission_file_/ps01-….ipynb".
+c.FileNameCollectorPlugin.named_regexp = (
+    r".*[/\\](?P<student_id>[^/\\_.][^/\\_]*)(?:_[^/\\]*?)?[/\\_]"
+    r"(?P<file_id>ps\d\d(?:-[a-z]+)+)[^/\\]*\.ipynb$"
+)
