@@ -110,10 +110,15 @@ notebooks: .venv/stamp-test
 course: .venv/stamp-course
 	$(bin)/python notebooks/exercises/make_course.py $(COURSE)
 
-# Only this machine can reach it: whoever reaches it runs code here.
+# Only this machine can reach it: whoever reaches it runs code here. Nor does the page reach others:
+# voila's own template asks a server elsewhere for icons that are not on it, and browsers are told
+# not to.
+here := default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self' ws:; frame-ancestors 'self'
+
 explorer: .venv/stamp-apps
 	@echo 'Open http://127.0.0.1:$(PORT)/ in a browser when it says that it runs; Ctrl-C ends it.'
-	$(bin)/python -m voila notebooks/explorer.ipynb --no-browser --port=$(PORT) --Voila.ip=127.0.0.1
+	$(bin)/python -m voila notebooks/explorer.ipynb --no-browser --port=$(PORT) --Voila.ip=127.0.0.1 \
+	    "--Voila.tornado_settings={'headers': {'Content-Security-Policy': \"$(here)\"}}"
 
 site: .venv/stamp-test
 	$(bin)/python -m sphinx --fail-on-warning --keep-going -q -b html -c notebooks/site notebooks build/site

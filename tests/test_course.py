@@ -333,20 +333,26 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def weeks(text: str) -> list[list[str]]:
+    """The rows of the table, without the links of the notebooks and problem sets."""
     return [
-        [cell.strip() for cell in line.strip("|").split("|")]
+        [re.sub(r"\[(`.*?`)\]\(.*?\)", r"\1", cell.strip()) for cell in line.strip("|").split("|")]
         for line in text.splitlines()
-        if re.match(r"\| \d+ \| `", line)
+        if re.match(r"\| \d+ \| \[?`", line)
     ]
 
 
 def test_table_of_weeks_has_every_notebook_and_every_problem_set():
     table = weeks(PAGE)
     assert table == weeks(README)
+    for name in NAMES:
+        assert f"[`{name}`](notebooks/exercises/{name}.py)" in README
     assert [row[0] for row in table] == [str(n) for n in range(1, 11)]
     assert [row[2].strip("`") for row in table] == NAMES
     taught = {name for row in table for name in re.findall(r"`([\w-]+)`", row[1])}
     there = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} - {"explorer"}
+    for name in there:
+        assert f"[`{name}`](notebooks/{name}.ipynb)" in README
+        assert f"[`{name}`](../../{name}.ipynb)" in PAGE
     assert there <= taught
     for row in table:
         minutes = int(row[3].rpartition("+")[2])

@@ -8,6 +8,7 @@ import io
 import math
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -273,13 +274,20 @@ def test_without_widgets_it_says_what_to_install():
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    """The explorer, served by voila as `make explorer` does."""
+    """The explorer, served by the command of `make explorer`."""
     log = tmp_path_factory.mktemp("voila") / "log"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    run = [sys.executable, "-m", "voila", "notebooks/explorer.ipynb", "--no-browser"]
-    run += [f"--port={port}", "--Voila.ip=127.0.0.1"]
+    # What make would run, were its environment made already.
+    said = ["make", "--dry-run", "--silent", "--old-file=.venv/stamp-apps", f"PORT={port}"]
+    outside = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+    told = subprocess.run(
+        [*said, "explorer"], cwd=ROOT, capture_output=True, text=True, check=True, env=outside
+    )
+    line = told.stdout.replace("\\\n", " ")
+    run = shlex.split(line[line.index(".venv/bin/python -m voila") :])
+    run[0] = sys.executable
     with log.open("w") as stream:
         server = subprocess.Popen(run, cwd=ROOT, stderr=stream, env={**os.environ})
     try:
@@ -305,6 +313,9 @@ def test_in_a_browser_keys_move_sliders_and_sliders_the_picture(address):
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS.split())
         page = browser.new_page(viewport={"width": 1300, "height": 900})
+        asked: list[str] = []
+        page.on("requestfinished", lambda request: asked.append(request.url))
+        page.on("requestfailed", lambda request: asked.append(f"{request.url} {request.failure}"))
         page.goto(address)
         image = page.locator("img.explorer-picture")
         image.wait_for(timeout=minute)
@@ -341,4 +352,7 @@ def test_in_a_browser_keys_move_sliders_and_sliders_the_picture(address):
                 )
         assert page.get_by_role("slider").count() == 11
         assert not page.get_by_text("Traceback").count()
+        # What voila's template wants from elsewhere is refused before anybody is asked.
+        elsewhere = [url for url in asked if not url.startswith((address, "data:", "blob:"))]
+        assert [url for url in elsewhere if not url.endswith(" csp")] == []
         browser.close()

@@ -57,6 +57,23 @@ def test_console_examples_print_what_is_written_below_them(capsys):
         assert capsys.readouterr().out == expected
 
 
+def anchor(heading: str) -> str:
+    """As code hosts make it: lower case, without punctuation, with hyphens."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def test_links_lead_somewhere():
+    text = re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
+    headings = {anchor(line) for line in re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)}
+    links = re.findall(r"\]\(([^)\s]+)\)", text)
+    assert len(links) > 40
+    for link in links:
+        if link.startswith("#"):
+            assert link[1:] in headings, link
+        elif not link.startswith("https://"):
+            assert (ROOT / link).is_file(), link
+
+
 def test_table_has_every_objective_once():
     assert sorted(row[0].strip("`") for row in ROWS) == sorted(losses.REGISTRY)
 

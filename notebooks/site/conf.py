@@ -71,7 +71,8 @@ html_theme_options = {
     "footer_end": [],
     "navigation_depth": 2,
 }
-html_sidebars = {"site/index": [], "site/generated/gallery": []}
+# Where there is nothing below, there is nothing to list beside.
+html_sidebars = dict.fromkeys(["site/index", "site/pages/teaching", "site/generated/gallery"], [])
 mathjax_path = "mathjax/tex-svg.js"
 suppress_warnings = ["mystnb.unknown_mime_type"]
 
