@@ -259,8 +259,10 @@ class Bandit:
                 "reward r": self.reward[first][:shown],
                 "reference π_ref": self.reference[first][:shown],
                 "optimal π*": self.optimal_policy()[first][:shown],
-            }
-        ).rename_axis("arm")
+            },
+            # As pictures and texts count them.
+            index=pd.RangeIndex(1, shown + 1, name="arm"),
+        )
         note = f"{self!r}, J(π*) = {self.optimal_value():.6g}"
         if self.n_contexts is not None:
             note += "; context 0 shown"

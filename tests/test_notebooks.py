@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from pathlib import Path
 
 import matplotlib.image
@@ -13,6 +14,7 @@ import pytest
 from run_notebooks import execute, text_of
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+WALKTHROUGHS = [path for path in NOTEBOOKS if path.stem[:2].isdigit()]
 # An app has its pictures in widgets, which live in a kernel: tests/test_explorer.py looks at them.
 APPS = {"explorer"}
 # On a scale of 0 to 1. Nothing but rounding moves a pixel here: the fonts are pinned with the rest.
@@ -54,6 +56,7 @@ def difference(committed: nbformat.NotebookNode, fresh: nbformat.NotebookNode) -
 
 def test_there_is_a_notebook():
     assert "quickstart.ipynb" in [path.name for path in NOTEBOOKS]
+    assert [path.stem[:2] for path in WALKTHROUGHS] == [f"{n:02d}" for n in range(1, 10)]
 
 
 @pytest.mark.slow
@@ -92,6 +95,24 @@ def test_no_cell_defines_a_function(path):
     code = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "code")
     assert "def " not in code
     assert "lambda" not in code
+
+
+@pytest.mark.parametrize("path", WALKTHROUGHS, ids=lambda path: path.stem)
+def test_a_walkthrough_asks_before_it_answers_and_ends_with_three_exercises(path):
+    text = "\n\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
+    head, *sections = re.split(r"^## ", text, flags=re.MULTILINE)
+    assert head.startswith("# ")
+    *numbered, summary, exercises = sections
+    assert [section.partition(".")[0] for section in numbered] == [
+        str(n) for n in range(1, len(numbered) + 1)
+    ]
+    for section in numbered:
+        question = section.find("**Question.**")
+        assert question > 0, section
+        assert len(section) > question + 200, section
+    assert summary.startswith("Summary\n")
+    assert exercises.startswith("To think about\n")
+    assert re.findall(r"^(\d)\. ", exercises, flags=re.MULTILINE) == ["1", "2", "3"]
 
 
 # --------------------------------------------------------------------- the checks themselves bite
