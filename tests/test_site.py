@@ -137,6 +137,21 @@ def test_the_pages_that_everyone_sees_fit_a_telephone(browser, site, pages):
 
 
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
+def test_the_lists_at_the_sides_are_not_cut(browser, site):
+    view = browser.new_page(viewport={"width": 1280, "height": 800})
+    for name in ("generated/api/bandit.analysis", "generated/api/bandit.history", "course"):
+        view.goto((site / "site" / f"{name}.html").as_uri())
+        # Also what is shown only while its part of the page is read.
+        view.add_style_tag(content=".bd-sidebar-secondary ul { display: block !important; }")
+        ends = view.evaluate(
+            "[...document.querySelectorAll('.bd-sidebar-primary a, .bd-sidebar-secondary a, '"
+            " + '.bd-sidebar-secondary code')].map(e => e.getBoundingClientRect().right)"
+        )
+        assert ends
+        assert max(ends) <= 1280, name
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
 def test_the_slider_of_still_pictures_moves_from_the_keyboard(browser, site):
     view = browser.new_page()
     view.goto((site / "site" / "pages" / "explorer.html").as_uri())

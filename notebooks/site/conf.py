@@ -43,6 +43,7 @@ myst_heading_anchors = 3
 myst_links_external_new_tab = True
 
 viewcode_follow_imported_members = False
+toc_object_entries_show_parents = "hide"
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
