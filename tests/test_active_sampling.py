@@ -174,6 +174,38 @@ def test_arms_without_advantage_need_not_be_drawn():
     assert variance([0.0, 0.5, 0.5], policy, np.zeros(3)) == 0
 
 
+@pytest.mark.parametrize("exponent", [-1050, -600, 500, 1020])
+def test_units_of_reward_do_not_matter_however_large(exponent):
+    """Powers of two leave every digit of a share, and every digit of a variance that float64 has."""
+    gain, counts = np.array([0.9, -0.3, 0.4, -0.7]), np.array([3.0, 0, 2.0, 1.0])
+    huge = np.ldexp(gain, exponent)
+    best = optimal_behavior(POLICY, gain)
+    spread = float(variance(BEHAVIOR, POLICY, gain))
+    # Below 2^-1022 numbers have fewer digits.
+    near = 1e-6 if exponent < -1000 else 1e-15
+    np.testing.assert_allclose(optimal_behavior(POLICY, huge), best, rtol=near)
+    np.testing.assert_allclose(
+        estimate_behavior(counts, BEHAVIOR, POLICY, huge),
+        estimate_behavior(counts, BEHAVIOR, POLICY, gain),
+        rtol=near,
+    )
+    with np.errstate(over="ignore"):
+        expected = np.ldexp(spread, 2 * exponent)  # infinite, or 0, where float64 has no more
+    assert variance(BEHAVIOR, POLICY, huge) == pytest.approx(expected, rel=1e-14)
+    rows = variance(BEHAVIOR, POLICY, np.stack([huge, gain]))
+    assert rows[1] == spread
+
+
+def test_rare_arms_seen_often_do_not_overflow_the_estimate():
+    counts, drawn_from = np.array([1e308, 1e308, 1.0]), np.array([1e-310, 0.5, 0.5])
+    fitted = estimate_behavior(counts, drawn_from, [0.2, 0.3, 0.5], [1.0, 1.0, 1.0])
+    np.testing.assert_array_equal(fitted, [1.0, 0.0, 0.0])
+    # What was not drawn is not looked at, however large.
+    unseen = estimate_behavior([4, 2, 0], [0.5, 0.3, 0.2], [0.2, 0.3, 0.5], [1e-200, -2e-200, 1e200])
+    plain = estimate_behavior([4, 2, 0], [0.5, 0.3, 0.2], [0.2, 0.3, 0.5], [1.0, -2.0, 0.0])
+    np.testing.assert_allclose(unseen, plain, rtol=1e-14)
+
+
 def test_formulas_take_many_policies_at_once():
     rng = np.random.default_rng(1)
     policy, gain, behavior = (

@@ -81,9 +81,7 @@ def optimal_behavior(policy: ArrayLike, advantage: ArrayLike) -> Array:
     Papini et al. 2024, arXiv:2405.05630 (there for trajectories).
     """
     policy, advantage = _policy_and_advantage(policy, advantage)
-    mass = _mass(policy, advantage)
-    total = mass.sum(axis=-1, keepdims=True)
-    return np.where(total > 0, mass / np.where(total > 0, total, 1.0), policy)
+    return _shares(_mass(policy, _unit(advantage)[0]), policy)
 
 
 def variance(behavior: ArrayLike, policy: ArrayLike, advantage: ArrayLike) -> Array:
@@ -99,19 +97,22 @@ def variance(behavior: ArrayLike, policy: ArrayLike, advantage: ArrayLike) -> Ar
     -------
     ndarray (...)
         :math:`\sum_y q(y)^2/b(y) - \|\nabla J\|^2`, in squared units of reward; that of a batch of
-        n draws is this over n. Infinite where the behavior never draws an arm that matters: then
-        the estimate is biased too.
+        n draws is this over n. Infinite where the behavior never draws an arm that matters (then
+        the estimate is biased too), or where the number is too large for float64.
     """
     policy, advantage = _policy_and_advantage(policy, advantage)
     behavior = _checks.distribution("behavior", behavior)
     _checks.trailing_shape("behavior", behavior, policy.shape[-1:], "(..., K)")
+    advantage, exponent = _unit(advantage)
     mass = _mass(policy, advantage)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        moment = np.where(mass > 0, mass**2 / behavior, 0.0).sum(axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        moment = np.where(mass > 0, mass / behavior * mass, 0.0).sum(axis=-1)
     pull = policy * advantage
     mean = pull - policy * pull.sum(axis=-1, keepdims=True)
     # What rounding leaves of a variance of 0 may be negative.
-    return np.maximum(moment - (mean**2).sum(axis=-1), 0.0)
+    spread = np.maximum(moment - (mean**2).sum(axis=-1), 0.0)
+    with np.errstate(over="ignore"):
+        return np.ldexp(spread, 2 * exponent[..., 0])
 
 
 def defensive(behavior: ArrayLike, policy: ArrayLike, share: float) -> Array:
@@ -170,10 +171,26 @@ def estimate_behavior(
 
 def _estimated(counts: Array, drawn_from: Array, policy: Array, advantage: Array) -> Array:
     drawn = counts > 0
-    seen = np.where(drawn, counts / np.where(drawn, drawn_from, 1.0), 0.0)
-    mass = seen * _mass(policy, advantage)
+    rarest = np.min(drawn_from, axis=-1, keepdims=True, where=drawn, initial=1.0)
+    with np.errstate(over="ignore"):
+        chance = np.ldexp(drawn_from, -np.frexp(rarest)[1])
+    seen = np.where(drawn, _unit(counts)[0] / np.where(drawn, chance, 1.0), 0.0)
+    return _shares(seen * _mass(policy, _unit(np.where(drawn, advantage, 0.0))[0]), policy)
+
+
+def _unit(numbers: Array) -> tuple[Array, Any]:
+    """(..., K) with a power of two taken out, so that they are at most 1; and its exponent (..., 1).
+
+    No digit is lost by it, and nothing overflows after it.
+    """
+    exponent = np.frexp(np.abs(numbers).max(axis=-1, keepdims=True))[1]
+    return np.ldexp(numbers, -exponent), exponent
+
+
+def _shares(mass: Array, otherwise: Array) -> Array:
+    """``mass`` (..., K) over its sum, or ``otherwise`` where that is 0."""
     total = mass.sum(axis=-1, keepdims=True)
-    return np.where(total > 0, mass / np.where(total > 0, total, 1.0), policy)
+    return np.where(total > 0, mass / np.where(total > 0, total, 1.0), otherwise)
 
 
 def _mass(policy: Array, advantage: Array) -> Array:
