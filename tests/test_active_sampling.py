@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import io
 import math
+import operator
 import sys
+from fractions import Fraction
 
 import numpy as np
 import oracles
@@ -176,7 +178,7 @@ def test_arms_without_advantage_need_not_be_drawn():
 
 @pytest.mark.parametrize("exponent", [-1050, -600, 500, 1020])
 def test_units_of_reward_do_not_matter_however_large(exponent):
-    """Powers of two leave every digit of a share, and every digit of a variance that float64 has."""
+    """Powers of two leave every digit of a share, and of a variance as far as float64 goes."""
     gain, counts = np.array([0.9, -0.3, 0.4, -0.7]), np.array([3.0, 0, 2.0, 1.0])
     huge = np.ldexp(gain, exponent)
     best = optimal_behavior(POLICY, gain)
@@ -196,13 +198,35 @@ def test_units_of_reward_do_not_matter_however_large(exponent):
     assert rows[1] == spread
 
 
+@pytest.mark.parametrize("rare", [1e-3, 1e-9, 1e-30, 1e-150])
+def test_policies_that_are_nearly_sure(rare):
+    """Against fractions, which do not round: ‖e_y − π‖ of the sure arm is as small as the rest."""
+    policy = [1 - 5 * Fraction(rare), 2 * Fraction(rare), 3 * Fraction(rare)]
+    gain = [Fraction(1), Fraction(-2), Fraction(1, 2)]
+    squares = []
+    for y in range(3):
+        away = sum(((y == k) - policy[k]) ** 2 for k in range(3))
+        squares.append((policy[y] * gain[y]) ** 2 * away)
+    scale = max(squares)
+    length = [math.sqrt(s / scale) for s in squares]
+    given_ = [float(p) for p in policy]
+    best = optimal_behavior(given_, [float(a) for a in gain])
+    np.testing.assert_allclose(best, np.array(length) / sum(length), rtol=1e-14)
+    slope = [policy[y] * (gain[y] - sum(map(operator.mul, policy, gain))) for y in range(3)]
+    behavior = [Fraction(1, 4), Fraction(1, 4), Fraction(1, 2)]
+    exact = sum(map(operator.truediv, squares, behavior)) - sum(s**2 for s in slope)
+    found = variance([0.25, 0.25, 0.5], given_, [float(a) for a in gain])
+    assert found == pytest.approx(float(exact), rel=1e-12, abs=0)
+
+
 def test_rare_arms_seen_often_do_not_overflow_the_estimate():
     counts, drawn_from = np.array([1e308, 1e308, 1.0]), np.array([1e-310, 0.5, 0.5])
     fitted = estimate_behavior(counts, drawn_from, [0.2, 0.3, 0.5], [1.0, 1.0, 1.0])
     np.testing.assert_array_equal(fitted, [1.0, 0.0, 0.0])
     # What was not drawn is not looked at, however large.
-    unseen = estimate_behavior([4, 2, 0], [0.5, 0.3, 0.2], [0.2, 0.3, 0.5], [1e-200, -2e-200, 1e200])
-    plain = estimate_behavior([4, 2, 0], [0.5, 0.3, 0.2], [0.2, 0.3, 0.5], [1.0, -2.0, 0.0])
+    drawn = [4, 2, 0], [0.5, 0.3, 0.2], [0.2, 0.3, 0.5]
+    unseen = estimate_behavior(*drawn, [1e-200, -2e-200, 1e200])
+    plain = estimate_behavior(*drawn, [1.0, -2.0, 0.0])
     np.testing.assert_allclose(unseen, plain, rtol=1e-14)
 
 

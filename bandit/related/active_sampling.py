@@ -32,6 +32,7 @@ from bandit.history import History
 from bandit.losses import Group
 from bandit.optimizers import Optimizer
 from bandit.problem import Bandit, check_problem, log_softmax
+from bandit.related._best_behavior import estimated, mass, others, shares, unit
 
 __all__ = [
     "ActiveRun",
@@ -81,7 +82,7 @@ def optimal_behavior(policy: ArrayLike, advantage: ArrayLike) -> Array:
     Papini et al. 2024, arXiv:2405.05630 (there for trajectories).
     """
     policy, advantage = _policy_and_advantage(policy, advantage)
-    return _shares(_mass(policy, _unit(advantage)[0]), policy)
+    return shares(mass(policy, unit(advantage)[0]), policy)
 
 
 def variance(behavior: ArrayLike, policy: ArrayLike, advantage: ArrayLike) -> Array:
@@ -103,12 +104,13 @@ def variance(behavior: ArrayLike, policy: ArrayLike, advantage: ArrayLike) -> Ar
     policy, advantage = _policy_and_advantage(policy, advantage)
     behavior = _checks.distribution("behavior", behavior)
     _checks.trailing_shape("behavior", behavior, policy.shape[-1:], "(..., K)")
-    advantage, exponent = _unit(advantage)
-    mass = _mass(policy, advantage)
+    advantage, exponent = unit(advantage)
+    q = mass(policy, advantage)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        moment = np.where(mass > 0, mass / behavior * mass, 0.0).sum(axis=-1)
+        moment = np.where(q > 0, q / behavior * q, 0.0).sum(axis=-1)
+    # ∇J = π (A − Σ π A), without the arm's own part of the sum.
     pull = policy * advantage
-    mean = pull - policy * pull.sum(axis=-1, keepdims=True)
+    mean = pull * others(policy) - policy * others(pull)
     # What rounding leaves of a variance of 0 may be negative.
     spread = np.maximum(moment - (mean**2).sum(axis=-1), 0.0)
     with np.errstate(over="ignore"):
@@ -166,38 +168,7 @@ def estimate_behavior(
         raise ValueError(f"counts: expected numbers of at least 0, got {counts.min():g}")
     if ((drawn_from == 0) & (counts > 0)).any():
         raise ValueError("drawn_from: expected above 0 for every arm that was drawn, got 0")
-    return _estimated(counts, drawn_from, policy, advantage)
-
-
-def _estimated(counts: Array, drawn_from: Array, policy: Array, advantage: Array) -> Array:
-    drawn = counts > 0
-    rarest = np.min(drawn_from, axis=-1, keepdims=True, where=drawn, initial=1.0)
-    with np.errstate(over="ignore"):
-        chance = np.ldexp(drawn_from, -np.frexp(rarest)[1])
-    seen = np.where(drawn, _unit(counts)[0] / np.where(drawn, chance, 1.0), 0.0)
-    return _shares(seen * _mass(policy, _unit(np.where(drawn, advantage, 0.0))[0]), policy)
-
-
-def _unit(numbers: Array) -> tuple[Array, Any]:
-    """(..., K) with a power of two taken out, so that they are at most 1; and its exponent (..., 1).
-
-    No digit is lost by it, and nothing overflows after it.
-    """
-    exponent = np.frexp(np.abs(numbers).max(axis=-1, keepdims=True))[1]
-    return np.ldexp(numbers, -exponent), exponent
-
-
-def _shares(mass: Array, otherwise: Array) -> Array:
-    """``mass`` (..., K) over its sum, or ``otherwise`` where that is 0."""
-    total = mass.sum(axis=-1, keepdims=True)
-    return np.where(total > 0, mass / np.where(total > 0, total, 1.0), otherwise)
-
-
-def _mass(policy: Array, advantage: Array) -> Array:
-    """q = π |A| ‖e_y − π‖; ‖e_y − π‖² = (1 − π(y))² + Σ_{k≠y} π(k)² without cancellation."""
-    squares = policy**2
-    others = np.maximum(squares.sum(axis=-1, keepdims=True) - squares, 0.0)
-    return policy * np.abs(advantage) * np.sqrt((1 - policy) ** 2 + others)
+    return estimated(counts, drawn_from, policy, advantage)
 
 
 def _policy_and_advantage(policy: ArrayLike, advantage: ArrayLike) -> tuple[Array, Array]:
@@ -382,11 +353,11 @@ class _Sampler:
             return policy
         if self.sampling == "oracle":
             every = np.ones(policy.shape)
-            best = _estimated(every, every, policy, own_advantage)
+            best = estimated(every, every, policy, own_advantage)
         elif self.counts is None:
             return policy
         else:
-            best = _estimated(self.counts, self.drawn_from, policy, own_advantage)
+            best = estimated(self.counts, self.drawn_from, policy, own_advantage)
         return (1 - self.share) * best + self.share * policy
 
     def _drawn(self, streams: Streams, behavior: Array) -> Array:
