@@ -99,6 +99,11 @@ def check_helpers(optimizer: Any, progress: Any) -> None:
         raise TypeError(
             f"optimizer: expected bandit.Adam(lr) or bandit.SGD(lr), got {type_of(optimizer)}"
         )
+    check_progress(progress)
+
+
+def check_progress(progress: Any) -> None:
+    """Raise unless this is what :func:`reporter` takes."""
     if not (progress is None or isinstance(progress, bool) or callable(progress)):
         raise TypeError(
             f"progress: expected True, False or a function (step, steps), got {type_of(progress)}"

@@ -6,6 +6,7 @@ import functools
 import itertools
 import math
 import re
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -378,10 +379,43 @@ def test_rounds_that_cannot_be():
             what()
     for name, options in {
         "eta": {"eta": 0.0, "rounds": 1},
+        "eta: expected from 1e-150 to": {"eta": 1e-160, "rounds": 1},
+        "eta: expected from 1e-150 to 1e.150": {"eta": 1e200, "rounds": 1},
         "rounds": {"eta": 1.0, "rounds": 0},
+        "progress": {"eta": 1.0, "rounds": 1, "progress": "yes"},
     }.items():
-        with pytest.raises(ValueError, match=f"^{name}: expected"):
+        with pytest.raises((ValueError, TypeError), match=f"^{name}"):
             family.mirror_descent(problem, losses.rebel, **options)
+
+
+def test_steps_as_large_as_allowed_are_greedy():
+    """Beyond 1e150 the gradient's squares would be lost, and the start taken for the solution."""
+    path = family.mirror_descent(
+        Bandit([1.0, 0.0, 0.5], 0.5),
+        losses.rebel,
+        eta=1e150,
+        rounds=1,
+        pairs=np.full((3, 3), 1 / 9),
+    )
+    np.testing.assert_array_equal(np.exp(path[1]), [1, 0, 0])
+
+
+def test_rounds_show_progress_and_an_interrupt_keeps_what_was_done():
+    told = []
+
+    def stop(step, steps):
+        told.append((step, steps))
+        if step == 3:
+            raise KeyboardInterrupt
+
+    rounds = functools.partial(
+        family.mirror_descent, Bandit([1.0, 0.0, 0.5], 0.5), losses.rebel, eta=0.3, rounds=5
+    )
+    with pytest.warns(RuntimeWarning, match=r"^mirror_descent: interrupted; 3 of 5 rounds") as seen:
+        part = rounds(progress=stop)
+    assert seen[0].filename == __file__
+    assert told == [(1, 5), (2, 5), (3, 5)]
+    np.testing.assert_array_equal(part, rounds()[:4])
 
 
 # ----------------------------------------------------------------------- V* from samples
@@ -407,6 +441,49 @@ def test_estimates_of_the_optimal_value_by_enumeration(case, samples):
         assert shares[x] @ np.exp(values[x] / problem.beta) == pytest.approx(first, rel=1e-10)
         assert first == pytest.approx(np.exp(best[x] / problem.beta), rel=1e-9)
         assert mean <= best[x] + 1e-12 * problem.beta
+
+
+def test_a_thousand_samples_against_binomial_probabilities():
+    """Two arms: how often the first is drawn, in fractions. Three: what holds of all together."""
+    problem = Bandit([1.0, -0.2], 0.4, [0.3, 0.7])
+    value, share = family.value_estimates(problem, 1000)
+    often = np.arange(1000, -1, -1)
+    first, second = map(Fraction, problem.reference)
+    for k in range(0, 1001, 50):
+        exact = math.comb(1000, k) * first**k * second ** (1000 - k)
+        assert share[1000 - k] == pytest.approx(float(exact), rel=1e-11)
+    tilted = (often * math.exp(2.5) + (1000 - often) * math.exp(-0.5)) / 1000
+    np.testing.assert_allclose(value, 0.4 * np.log(tilted), rtol=1e-12, atol=1e-14)
+    # Half a million sets; to first order the bias is β Var(exp(r/β)) / (2 M Z²).
+    three = presets.three_armed_bandit()
+    value, share = family.value_estimates(three, 1000)
+    assert len(value) == math.comb(1002, 2)
+    assert share.sum() == pytest.approx(1, abs=1e-13)
+    best = three.beta * float(three.log_partition())
+    tilted = np.exp(three.reward / three.beta)
+    z = three.reference @ tilted
+    bias = three.beta * (three.reference @ (tilted - z) ** 2) / (2000 * z**2)
+    assert best - share @ value == pytest.approx(bias, rel=0.01)
+
+
+def test_sets_come_in_the_order_of_sorted_draws():
+    problem = Bandit([1.0, -0.2, 0.4], 0.4, [0.2, 0.5, 0.3])
+    value, share = family.value_estimates(problem, 4)
+    drawn = list(itertools.combinations_with_replacement(range(3), 4))
+    by_hand = [0.4 * np.log(np.exp(problem.reward[list(d)] / 0.4).mean()) for d in drawn]
+    np.testing.assert_allclose(value, by_hand, rtol=1e-13)
+    ways = [len(set(itertools.permutations(d))) for d in drawn]
+    by_hand = [w * math.prod(problem.reference[list(d)]) for w, d in zip(ways, drawn, strict=True)]
+    np.testing.assert_allclose(share, by_hand, rtol=1e-13)
+
+
+def test_sets_too_many_to_list():
+    with pytest.raises(ValueError, match=r"^samples: expected at most 4194304 .* got 282775273463"):
+        family.value_estimates(Bandit(np.zeros(30), 1.0), 20)
+    alone = family.value_estimates(Bandit([2.0], 1.0), 10**9)
+    assert (float(alone.value[0]), float(alone.probability[0])) == pytest.approx((2.0, 1.0))
+    with pytest.raises(TypeError, match=r"^samples: expected a positive integer, got 2.5$"):
+        family.value_estimates(Bandit(np.zeros(3), 1.0), 2.5)  # type: ignore
 
 
 def test_more_samples_estimate_better():
@@ -539,6 +616,16 @@ def test_an_interrupt_keeps_what_was_done():
         )  # fmt: skip
     assert history.interrupted
     assert 200 <= history.steps[-1] < 600
+
+
+def test_divergence_on_stale_data_is_told():
+    with pytest.warns(RuntimeWarning, match=r"^descend_on_stale_data: 1 of 1 runs diverged"):
+        history = family.descend_on_stale_data(
+            Bandit([2.5, 2.0, 0.2], 0.5), losses.policy_gradient, refresh=2, steps=30,
+            optimizer=bandit.SGD(1e308),
+        )  # fmt: skip
+    assert np.isnan(history.regret()[-1]).all()
+    assert np.isfinite(history.regret()[0]).all()
 
 
 @pytest.mark.parametrize(

@@ -18,21 +18,34 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import logsumexp
 
-from bandit import _checks, analysis, descent, groups, losses
+from bandit import _checks, analysis, descent, groups
 from bandit import pairs as pairing
 from bandit._checks import Array
 from bandit.analysis import NotIdentifiedWarning, Solution
 from bandit.batches import Streams
-from bandit.descent import Progress
+from bandit.descent import Progress, reporter
 from bandit.history import History, hyper_of
 from bandit.losses import Loss
 from bandit.optimizers import Optimizer
 from bandit.problem import Bandit, check_problem, log_softmax
+from bandit.related._value_estimates import Estimates, value_estimates
+
+__all__ = [
+    "SCALES",
+    "Estimates",
+    "Joint",
+    "descend_on_stale_data",
+    "greedy_policy",
+    "joint_solution",
+    "mirror_descent",
+    "value_estimates",
+]
 
 # Of arms that are drawn more seldom, rounding leaves too little to solve for.
 RAREST = 1e-12
+# Squares of step sizes have to fit into float64.
+EXTREME = 1e150
 
 SCALES: Mapping[str, Callable[[float], float]] = MappingProxyType(
     {
@@ -63,6 +76,7 @@ def mirror_descent(
     pairs: Any = None,
     baseline: str | ArrayLike | None = None,
     regularized: bool = False,
+    progress: bool | Progress | None = None,
 ) -> Array:
     r"""Solve a loss exactly against the previous policy, again and again.
 
@@ -78,7 +92,7 @@ def mirror_descent(
     problem : Bandit
     loss : function of :mod:`bandit.losses`, or its name
     eta : float
-        Step size of a round, per unit of reward.
+        Step size of a round, per unit of reward; from 1e-150 to 1e150.
     rounds : int
     pairs : Pairs or array_like ([X,] K, K), optional
         The data of every round. Default: pairs drawn from the policy the round starts from.
@@ -86,17 +100,25 @@ def mirror_descent(
         As in :func:`bandit.analysis.population`.
     regularized : bool
         Whether the KL penalty of ``problem`` is part of the rewards of a round.
+    progress : bool or callable, optional
+        As in :func:`bandit.train`.
 
     Returns
     -------
     ndarray (T + 1, [X,] K)
-        ln π_0 = ln π_ref, ln π_1, … ln π_T.
+        ln π_0 = ln π_ref, ln π_1, … ln π_T. Stopped from the keyboard, the part done until then
+        (with a warning).
 
     Raises
     ------
     ValueError
         If the data do not determine a round, or an arm's probability underflows (without ``pairs``:
         if it falls below 1e-12, as the policy's own data then hardly show it).
+
+    Warns
+    -----
+    RuntimeWarning
+        On an interrupt.
 
     Notes
     -----
@@ -109,22 +131,46 @@ def mirror_descent(
     Gao et al. 2024, arXiv:2404.16767 (REBEL); Kimi team 2025, arXiv:2501.12599, section 2.3.2.
     """
     check_problem(problem)
-    eta = _checks.positive_number("eta", eta)
+    eta, rounds = _checks.positive_number("eta", eta), _checks.positive_integer("rounds", rounds)
+    if not 1 / EXTREME <= eta <= EXTREME:
+        raise ValueError(f"eta: expected from {1 / EXTREME:g} to {EXTREME:g}, got {eta:g}")
+    descent.check_progress(progress)
     path = [problem.log_reference]
-    for t in range(_checks.positive_integer("rounds", rounds)):
-        policy, reward = np.exp(path[-1]), problem.reward
-        if policy.min() == 0 or (pairs is None and policy.min() < RAREST):
-            hint = "" if pairs is not None else " (pairs of its own would help)"
-            raise ValueError(
-                f"rounds: expected at most {t}, as then an arm has probability {policy.min():.2g}"
-                f"{hint}, got {rounds}"
+    with reporter(progress, rounds) as report:
+        try:
+            for t in range(rounds):
+                step, data = _round(problem, path[-1], eta, pairs, regularized, (t, rounds))
+                path.append(_determined(step, loss, data, baseline, t).logits)
+                report(t + 1, rounds)
+        except KeyboardInterrupt:
+            warnings.warn(
+                f"mirror_descent: interrupted; {len(path) - 1} of {rounds} rounds are returned",
+                RuntimeWarning,
+                stacklevel=2,
             )
-        if regularized:
-            reward = reward - problem.beta * (path[-1] - problem.log_reference)
-        step = Bandit(reward, 1 / eta, policy, problem.context_weights)
-        data = pairing.independent(policy) if pairs is None else pairs
-        path.append(_determined(step, loss, data, baseline, t).logits)
     return np.array(path)
+
+
+def _round(
+    problem: Bandit,
+    log_policy: Array,
+    eta: float,
+    pairs: Any,
+    regularized: bool,
+    count: tuple[int, int],
+) -> tuple[Bandit, Any]:
+    """The bandit and the data of a round that starts from a policy; ``count`` is (t, rounds)."""
+    policy, reward = np.exp(log_policy), problem.reward
+    if policy.min() == 0 or (pairs is None and policy.min() < RAREST):
+        hint = "" if pairs is not None else " (pairs of its own would help)"
+        raise ValueError(
+            f"rounds: expected at most {count[0]}, as then an arm has probability "
+            f"{policy.min():.2g}{hint}, got {count[1]}"
+        )
+    if regularized:
+        reward = reward - problem.beta * (log_policy - problem.log_reference)
+    step = Bandit(reward, 1 / eta, policy, problem.context_weights)
+    return step, pairing.independent(policy) if pairs is None else pairs
 
 
 def _determined(step: Bandit, loss: Loss, data: Any, baseline: Any, t: int) -> Solution:
@@ -189,51 +235,6 @@ def joint_solution(problem: Bandit, loss: Loss, pairs: Any) -> Joint:
     return Joint(solution, value if problem.n_contexts is not None else value[0])
 
 
-class Estimates(NamedTuple):
-    """All values an estimate can take, with their probabilities."""
-
-    value: Array  # ([X,] N), in units of reward
-    probability: Array  # ([X,] N)
-
-
-def value_estimates(problem: Bandit, samples: int) -> Estimates:
-    r"""The exact distribution of V* estimated from samples of the reference.
-
-    .. math:: \hat V = \beta \ln \frac1M \sum_{m=1}^M e^{r(y_m)/\beta}, \qquad
-              y_m \sim \pi_\text{ref}
-
-    Parameters
-    ----------
-    problem : Bandit
-    samples : int
-        M, per context.
-
-    Returns
-    -------
-    Estimates
-        ``value`` ([X,] N) for each of the N sets of M arms, in units of reward, and its
-        ``probability`` ([X,] N).
-
-    Notes
-    -----
-    exp(V̂/β) is unbiased, and so V̂ is too low on average: E[V̂] ≤ V* = β ln Z.
-
-    References
-    ----------
-    Brantley et al. 2025, arXiv:2505.20686 (version 1), the first stage.
-    """
-    check_problem(problem)
-    data = pairing.independent(problem.reference)
-    where = groups.setting(problem, losses.policy_gradient, data)
-    values, probabilities = [], []
-    for listing in groups.listings(where, losses.policy_gradient, samples):
-        tilted = where.reward[:, listing.members] / problem.beta
-        values.append(problem.beta * (logsumexp(tilted, axis=-1) - np.log(samples)))
-        probabilities.append(np.broadcast_to(listing.probability, values[-1].shape))
-    found = Estimates(np.concatenate(values, axis=-1), np.concatenate(probabilities, axis=-1))
-    return found if problem.n_contexts is not None else Estimates(*(x[0] for x in found))
-
-
 # --------------------------------------------------------------------------- data that grow stale
 
 
@@ -276,6 +277,11 @@ def descend_on_stale_data(
     History
         Of one run, with a record at every step. Stopped from the keyboard, the part done until then
         (with a warning).
+
+    Warns
+    -----
+    RuntimeWarning
+        If it diverged, or on an interrupt.
     """
     bound = groups.bind(loss, problem, baseline)
     descent.check_helpers(optimizer, progress)
@@ -320,6 +326,8 @@ class _OnStaleData:
     def gradient(self, theta: Array, batch: bool) -> Array:
         """Expected gradient by the logits (P, 1)."""
         logits = theta.reshape(self.problem.shape)
+        if not np.isfinite(logits).all():
+            return np.full(theta.shape, np.nan)
         if batch:
             self.data = pairing.independent(np.exp(log_softmax(logits)))
         gradient = analysis.population(
