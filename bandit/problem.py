@@ -170,7 +170,9 @@ class Bandit:
             per_context = np.asarray(per_context, dtype=np.float64)
         if self.context_weights is None:
             return per_context
-        return per_context @ arrays.constant(per_context, self.context_weights)
+        weights = arrays.constant(per_context, self.context_weights)
+        # What never comes up does not count, be it infinite.
+        return arrays.namespace(per_context).where(weights > 0, per_context, 0.0) @ weights
 
     # ------------------------------------------------------------------------ closed form
 

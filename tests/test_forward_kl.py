@@ -78,6 +78,19 @@ def test_objective_is_the_sum_over_contexts_written_out():
     assert forward_kl.objective(THREE, with_hole) == -np.inf
 
 
+def test_contexts_that_never_come_up_do_not_count_however_bad_they_are():
+    two = bandit.Bandit([[1.0, 0.0], [0.0, 1.0]], 1.0, context_weights=[1.0, 0.0])
+    alone = bandit.Bandit([1.0, 0.0], 1.0)
+    policy = np.array([[0.3, 0.7], [0.0, 1.0]])
+    found = forward_kl.objective(two, policy)
+    assert found == pytest.approx(float(forward_kl.objective(alone, policy[0])), rel=1e-15)
+    assert two.kl([[0.3, 0.7], [0.5, 0.5]], [[0.5, 0.5], [0.0, 1.0]]) == pytest.approx(
+        float(alone.kl([0.3, 0.7])), rel=1e-15
+    )
+    often = bandit.Bandit(two.reward, 1.0, context_weights=[0.9, 0.1])
+    assert forward_kl.objective(often, policy) == -np.inf
+
+
 @pytest.mark.parametrize("beta", [1e-9, 1e-3, 1.0, 1e3, 1e9])
 def test_extremes_of_beta_and_of_the_reference(beta):
     problem = bandit.Bandit([1.0, 0.3, -2.0, 1.0], beta, [1e-12, 0.4, 0.6 - 1e-12 - 1e-6, 1e-6])
