@@ -21,7 +21,6 @@ from _save import options, save
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
-from scipy.optimize import minimize
 
 import bandit
 from bandit import plots
@@ -82,13 +81,7 @@ def gaps(points: int, budgets: Sequence[int], runs: int) -> pd.DataFrame:
     for name, (way, *_) in WAYS.items():
         for sigma in np.geomspace(0.03, 2, points):
             explore = way(where, sigma)
-            best = minimize(
-                lambda t, e=explore: -e.value(t),
-                where.target,
-                jac=lambda t, e=explore: -e.gradient(t),
-                tol=1e-10,
-            )
-            floor = {"way": name, "sigma": sigma, "floor": float(where.gap(best.x))}
+            floor = {"way": name, "sigma": sigma, "floor": float(where.gap(explore.optimum()))}
             rows += [floor | learned(where, way, sigma, budget, runs) for budget in budgets]
     return pd.DataFrame(rows).assign(kind="gap")
 

@@ -14,6 +14,7 @@ import numpy as np
 import oracles
 import pytest
 from scipy.integrate import quad
+from scipy.optimize import minimize
 from scipy.stats import norm
 
 import bandit
@@ -98,6 +99,95 @@ def test_the_skewed_peak_by_adaptive_quadrature(way):
     assert exploring.value(THETA) == pytest.approx(value, rel=1e-10)
     slope = exploring.gradient(THETA)
     assert exploring.variance(THETA) == pytest.approx(square - slope @ slope, rel=1e-9)
+
+
+@pytest.mark.parametrize("sigma", [2.0, 9.0, 150.0])
+@pytest.mark.parametrize("way", WAYS)
+def test_exploration_much_wider_than_the_peak(way, sigma):
+    """Integrated over the action, where the peak is as wide as ever and the noise is flat."""
+    spread = {"action": np.full(5, sigma), "parameter": sigma * NORMS}[way]
+
+    def mean(e, s, power):
+        def integrand(a):
+            z = (a - e) / s
+            return skewed_peak(a) * z**power * norm.pdf(z) / s
+
+        return sum(
+            quad(integrand, low, low + 4, epsabs=1e-16, epsrel=1e-12)[0] for low in range(-4, 44, 4)
+        )
+
+    exploring, value, slope = WAYS[way](PEAK, sigma), 0.0, np.zeros(3)
+    for w, e, s, phi in zip(WEIGHTS, errors(THETA), spread, FEATURES, strict=True):
+        value += w * mean(e, s, 0)
+        slope += w * mean(e, s, 1) * phi / s
+    assert exploring.value(THETA) == pytest.approx(value, rel=1e-11)
+    np.testing.assert_allclose(exploring.gradient(THETA), slope, rtol=1e-7)
+
+
+@pytest.mark.parametrize("sigma", [1e-50, 1e-12, 1e-7, 1e-3])
+@pytest.mark.parametrize("way", WAYS.values())
+@pytest.mark.parametrize("problem", [SQUARE, PEAK])
+def test_as_the_noise_vanishes_the_gradient_is_that_of_the_deployed_policy(problem, way, sigma):
+    expected = oracles.central_differences(problem.value, THETA)
+    tolerance = 1e-8 + 20 * sigma**2
+    np.testing.assert_allclose(way(problem, sigma).gradient(THETA), expected, atol=tolerance)
+    assert way(problem, sigma).value(THETA) == pytest.approx(
+        float(problem.value(THETA)), abs=tolerance
+    )
+    # A square of the reward over σ², here to first order, is what is left of the variance.
+    square = problem.reward(errors(THETA)) ** 2
+    weight = NORMS**2 if way is GaussianActionPolicy else np.full(5, 3.0)
+    assert way(problem, sigma).variance(THETA) * sigma**2 == pytest.approx(
+        WEIGHTS @ (square * weight), rel=1e-4
+    )
+
+
+def test_far_from_the_target_variances_are_infinite_and_gradients_keep_their_digits():
+    far = TARGET + np.array([1e5, 0.0, 0.0])
+    for way in WAYS.values():
+        expected = -2 * (WEIGHTS * ((far - TARGET) @ FEATURES.T)) @ FEATURES
+        for sigma in (1e-9, 0.5):
+            np.testing.assert_allclose(way(SQUARE, sigma).gradient(far), expected, rtol=1e-7)
+        assert way(SQUARE, 0.5).variance(1e100 * far) == np.inf
+
+
+@pytest.mark.parametrize("way", WAYS.values())
+def test_optimum_is_where_the_exploring_policy_earns_most(way):
+    """Against a search that uses values alone; for a quadratic it is the target, whatever σ."""
+    for sigma in (0.05, 0.7, 2.0):
+        exploring = way(PEAK, sigma)
+        found = exploring.optimum()
+        best = minimize(
+            lambda t, e=exploring: -e.value(t),
+            TARGET + 0.1,
+            method="Nelder-Mead",
+            options={"xatol": 1e-7, "fatol": 1e-14, "maxiter": 4000},
+        )
+        np.testing.assert_allclose(found, best.x, atol=2e-5 * max(1, sigma))
+        np.testing.assert_allclose(way(SQUARE, sigma).optimum(THETA), TARGET, atol=1e-8)
+    # The wider the noise, the more it costs when deployed.
+    price = [float(PEAK.gap(way(PEAK, s).optimum())) for s in (0.05, 0.2, 0.7, 2.0, 20.0)]
+    assert (np.diff(price) > 0).all()
+    assert price[0] < 1e-5 < 0.05 < price[3]
+    # Where two features are one there is no only optimum, but none is better.
+    twice = ActionProblem([[1.0, 1.0]], [0.5, 0.2], skewed_peak)
+    alone = ActionProblem([[1.0]], [0.7], skewed_peak)
+    assert way(twice, 0.1).optimum().sum() == pytest.approx(
+        GaussianActionPolicy(alone, 0.1 * (1 if way is GaussianActionPolicy else 2**0.5)).optimum()[
+            0
+        ],
+        abs=1e-6,
+    )
+
+
+def test_an_optimum_that_is_not_there():
+    rising = ActionProblem([[1.0]], [0.0], lambda e: np.asarray(e, dtype=float))
+    with pytest.raises(RuntimeError, match=r"^optimum: no maximum found: the gradient is still"):
+        GaussianActionPolicy(rising, 0.5).optimum()
+    with pytest.raises(ValueError, match=r"^start: expected shape \(3,\), got \(1, 3\)"):
+        GaussianActionPolicy(PEAK, 0.5).optimum([THETA])
+    with pytest.raises(ValueError, match=r"^start: expected shape .* got \(2,\)"):
+        GaussianActionPolicy(PEAK, 0.5).optimum([1.0, 2.0])
 
 
 @pytest.mark.parametrize("kind", PROBLEMS)
@@ -322,6 +412,10 @@ def test_bad_arguments_get_one_clear_line():
             r"reward: expected a function of arrays, .* got \(\) for an array",
         ),
         (lambda: GaussianActionPolicy(SQUARE, 0.0), "sigma: expected a finite number above 0"),
+        (
+            lambda: GaussianActionPolicy(SQUARE, 2e4).value(THETA),
+            "sigma: expected actions to spread by at most 10000 for exact integrals, got 20000",
+        ),
         (lambda: GaussianActionPolicy(SQUARE, 1e-51), r"sigma: expected from 1e-50 to 1e\+50, got"),
         (lambda: ParameterNoisePolicy(SQUARE, 1e51), r"sigma: expected from 1e-50 to 1e\+50, got"),
         (

@@ -41,6 +41,7 @@ class ActionProblem:
         w, the best parameters.
     reward : function of an array
         f, elementwise, greatest at 0: :func:`quadratic` or :func:`skewed_peak`, or one's own.
+        Integrals over it are exact if it is smooth, and changes over a quarter of a unit or more.
     context_weights : array_like (X,), optional
         ρ(x), summing to 1. Default: uniform.
 

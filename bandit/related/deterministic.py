@@ -23,12 +23,10 @@ leading axes.
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.polynomial.hermite_e import hermegauss
 from numpy.typing import ArrayLike
 
 from bandit import _checks, batches, descent
@@ -37,6 +35,7 @@ from bandit.batches import Streams
 from bandit.descent import Progress
 from bandit.optimizers import Optimizer
 from bandit.related._action_problem import ActionProblem, quadratic, skewed_peak
+from bandit.related._exploration import Exploration, GaussianActionPolicy, ParameterNoisePolicy
 
 __all__ = [
     "ActionProblem",
@@ -47,210 +46,6 @@ __all__ = [
     "quadratic",
     "skewed_peak",
 ]
-
-# Gauss–Hermite nodes: exact for polynomials of degree 255, and to rounding for the rewards here
-# up to σ‖φ‖ of 2 or so.
-NODES = 128
-# Second moments have σ to the power of ±4 in them, and have to fit into float64.
-EXTREME = 1e50
-
-
-# --------------------------------------------------------------------------------- exploration
-
-
-@functools.cache
-def _normal_rule() -> tuple[Array, Array]:
-    """Nodes and weights for the mean over a standard normal variable."""
-    z, weight = hermegauss(NODES)
-    return z, weight / weight.sum()
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Exploration:
-    """What both ways to explore share: integrals over the noise along φ.
-
-    Parameters
-    ----------
-    problem : ActionProblem
-    sigma : float
-        σ > 0.
-    """
-
-    problem: ActionProblem
-    sigma: float
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.problem, ActionProblem):
-            raise TypeError(
-                f"problem: expected an ActionProblem, got {type(self.problem).__name__}"
-            )
-        sigma = _checks.positive_number("sigma", self.sigma)
-        if not EXTREME**-1 <= sigma <= EXTREME:
-            raise ValueError(f"sigma: expected from {1 / EXTREME:g} to {EXTREME:g}, got {sigma:g}")
-        object.__setattr__(self, "sigma", sigma)
-
-    @property
-    def _spread(self) -> Array:
-        """Standard deviation of the action in each context, (X,)."""
-        raise NotImplementedError
-
-    def _mean(self, theta: ArrayLike, function: Callable[[Array, Array], Array]) -> Array:
-        """E_z of ``function`` (reward, z), (..., X)."""
-        z, weight = _normal_rule()
-        error = self.problem.error(theta)[..., None] + self._spread[:, None] * z
-        return function(self.problem.reward(error), z) @ weight
-
-    def value(self, theta: ArrayLike) -> Array:
-        """J of the exploring policy, in units of reward, (...); see the module's formulas."""
-        return self._mean(theta, lambda reward, z: reward) @ self.problem.context_weights
-
-    def gradient(self, theta: ArrayLike) -> Array:
-        r"""∇J, (..., d): :math:`\mathbb{E}_x \mathbb{E}_z[f(e_x + s_x z) z]\, \varphi(x)/s_x`.
-
-        s_x is the standard deviation of the action: σ, or σ‖φ(x)‖. The same for the mean of the
-        sampled estimates.
-        """
-        slope = self._mean(theta, lambda reward, z: reward * z)
-        # Features that are all 0 have no noise along them, and nothing to learn.
-        spread = np.where(self._spread > 0, self._spread, 1.0)
-        return (slope * self.problem.context_weights / spread) @ self.problem.features
-
-    def variance(self, theta: ArrayLike) -> Array:
-        """Trace of the covariance of the gradient from one draw, exactly, (...)."""
-        return self._moment(theta) - (self.gradient(theta) ** 2).sum(axis=-1)
-
-    def _moment(self, theta: ArrayLike) -> Array:
-        raise NotImplementedError
-
-    def _check(self, theta: ArrayLike, batch_size: Any, rng: Any) -> tuple[Array, Any, Any]:
-        theta = self.problem.parameters(theta)
-        if theta.ndim != 1:
-            raise ValueError(
-                f"theta: expected shape ({self.problem.n_parameters},), got {theta.shape}"
-            )
-        generator = _checks.generator_of(rng)
-        size = _checks.positive_integer("batch_size", batch_size)
-        return theta, generator.random(size), generator.standard_normal((size, self.numbers))
-
-    @property
-    def numbers(self) -> int:
-        """Normal numbers per draw."""
-        raise NotImplementedError
-
-    def _context(self, uniform: Array) -> Any:
-        return batches.climb(batches.ladder(self.problem.context_weights[None]), 1, 0, uniform)
-
-    def sample(
-        self,
-        theta: ArrayLike,
-        rng: int | np.random.SeedSequence | np.random.Generator,
-        *,
-        batch_size: int,
-    ) -> Array:
-        """Gradients from single draws, (B, d): independent, each unbiased for ∇J.
-
-        Parameters
-        ----------
-        theta : array_like (d,)
-        rng : int, SeedSequence or Generator
-        batch_size : int
-            B.
-        """
-        theta, uniform, normal = self._check(theta, batch_size, rng)
-        return self._draws(theta, uniform, normal)
-
-    def _draws(self, theta: Array, uniform: Array, normal: Array) -> Array:
-        """Gradients (..., B, d) at θ (..., 1, d) or (d,) from numbers (..., B) and (..., B, n)."""
-        raise NotImplementedError
-
-
-class GaussianActionPolicy(_Exploration):
-    r"""Noise in the action, a ~ N(θᵀφ(x), σ²), with the REINFORCE (one-step GPOMDP) gradient.
-
-    .. math:: g = f(e_x + \sigma z)\, \frac{z}{\sigma}\, \varphi(x)
-
-    For f = −e²: J_A = J_D − σ², and the second moment of g is
-    :math:`\mathbb{E}_x \|\varphi\|^2 (e^4/\sigma^2 + 18 e^2 + 15\sigma^2)`.
-
-    Parameters
-    ----------
-    problem : ActionProblem
-    sigma : float
-        σ > 0, in units of the action.
-
-    References
-    ----------
-    Montenegro et al. 2024, arXiv:2405.02235 (there over many steps).
-    """
-
-    @property
-    def _spread(self) -> Array:
-        return np.full(len(self.problem.features), self.sigma)
-
-    @property
-    def numbers(self) -> int:
-        """Normal numbers per draw: the noise of one action."""
-        return 1
-
-    def _moment(self, theta: ArrayLike) -> Array:
-        square = self._mean(theta, lambda reward, z: (reward * z) ** 2)
-        per_context = self.problem.context_weights * (self.problem.norms / self.sigma) ** 2
-        return square @ per_context
-
-    def _draws(self, theta: Array, uniform: Array, normal: Array) -> Array:
-        phi = self.problem.features[self._context(uniform)]
-        z = normal[..., 0]
-        error = ((theta - self.problem.target) * phi).sum(axis=-1) + self.sigma * z
-        return (self.problem.reward(error) * z / self.sigma)[..., None] * phi
-
-
-class ParameterNoisePolicy(_Exploration):
-    r"""Noise in the parameters, θ' ~ N(θ, σ²I), then a = θ'ᵀφ(x), with the PGPE gradient.
-
-    .. math:: g = f(e_x + \sigma \varphi(x)^\top\varepsilon)\, \frac{\varepsilon}{\sigma}, \qquad
-              \varepsilon \sim \mathcal N(0, I_d)
-
-    For f = −e² and s = σ‖φ‖: J_P = J_D − σ² E‖φ‖², and the second moment of g is
-    :math:`\sigma^{-2}\, \mathbb{E}_x[e^4 + 18 e^2 s^2 + 15 s^4 + (d-1)(e^4 + 6e^2s^2 + 3s^4)]`.
-
-    Parameters
-    ----------
-    problem : ActionProblem
-    sigma : float
-        σ > 0, in units of the parameters.
-
-    References
-    ----------
-    Montenegro et al. 2024, arXiv:2405.02235; Sehnke et al. 2010 (PGPE).
-    """
-
-    @property
-    def _spread(self) -> Array:
-        return self.sigma * self.problem.norms
-
-    @property
-    def numbers(self) -> int:
-        """Normal numbers per draw: the noise of all parameters."""
-        return self.problem.n_parameters
-
-    def gradient(self, theta: ArrayLike) -> Array:
-        r"""∇J, (..., d): :math:`\mathbb{E}_x \mathbb{E}_z[f z]\, \varphi(x)/(\sigma\|\varphi\|)`.
-
-        Also the mean of the sampled estimates.
-        """
-        return super().gradient(theta)
-
-    def _moment(self, theta: ArrayLike) -> Array:
-        # Of the noise, one direction (along φ) is seen in the reward, and d − 1 are not.
-        others = self.problem.n_parameters - 1
-        square = self._mean(theta, lambda reward, z: reward**2 * (z**2 + others))
-        return square @ (self.problem.context_weights / self.sigma**2)
-
-    def _draws(self, theta: Array, uniform: Array, normal: Array) -> Array:
-        phi = self.problem.features[self._context(uniform)]
-        error = ((theta - self.problem.target + self.sigma * normal) * phi).sum(axis=-1)
-        return (self.problem.reward(error) / self.sigma)[..., None] * normal
-
 
 # ------------------------------------------------------------------------------------ training
 
@@ -270,7 +65,7 @@ class Course:
         True if training was stopped from the keyboard; the records are those made until then.
     """
 
-    exploration: _Exploration
+    exploration: Exploration
     steps: np.ndarray
     theta: Array
     interrupted: bool = False
@@ -287,7 +82,7 @@ class Course:
 
 def optimize(
     problem: ActionProblem,
-    explore: type[_Exploration],
+    explore: type[Exploration],
     *,
     sigma: float,
     batch_size: int,
@@ -366,7 +161,7 @@ class _Explorer:
 
     block = 1
 
-    def __init__(self, exploration: _Exploration, batch_size: int) -> None:
+    def __init__(self, exploration: Exploration, batch_size: int) -> None:
         self.exploration, self.batch_size = exploration, batch_size
         self.numbers = batch_size * (1 + exploration.numbers)
 
@@ -380,5 +175,5 @@ class _Explorer:
     def gradient(self, theta: Array, batch: Any) -> Array:
         """The mean of the batch (d, R), turned downhill."""
         uniform, normal = batch
-        draws = self.exploration._draws(theta.T[:, None], uniform.T, np.moveaxis(normal, -1, 0))
+        draws = self.exploration.draws(theta.T[:, None], uniform.T, np.moveaxis(normal, -1, 0))
         return -draws.mean(axis=1).T
