@@ -92,7 +92,7 @@ NAMES = {
     "bandit.related.deterministic": "ActionProblem Course GaussianActionPolicy "
     "ParameterNoisePolicy optimize quadratic skewed_peak",
     "bandit.related.zeroth_order": "limit_policy link_inverse_mean mean_gradient optimize "
-    "zeroth_order_gradient",
+    "variance zeroth_order_gradient",
     "bandit.plots": "simplex_flow regret_curves policy_bars reward_kl_front",
     "bandit.verification": "verify Report Finding Example CHECKS",
     "bandit.verification.drafts": "bounded_contrast forgotten_axis mean_reward_baseline wrong_sign",

@@ -28,6 +28,7 @@ from bandit.related.zeroth_order import (
     link_inverse_mean,
     mean_gradient,
     optimize,
+    variance,
     zeroth_order_gradient,
 )
 
@@ -134,6 +135,27 @@ def expected_answer(problem, logits, v, judges, smoothing, trim):
     return total
 
 
+@pytest.mark.parametrize("case", BOTH)
+@pytest.mark.parametrize("judges", [3, None])
+def test_as_the_smoothing_vanishes_the_mean_keeps_its_digits(case, judges):
+    problem, logits = BOTH[case]
+    ask = {"judges": judges, "trim": 0.01}
+    limit = mean_gradient(problem, logits, smoothing=0, **ask)
+    for smoothing in (1e-7, 1e-12, 1e-100, 1e-300):
+        mean = mean_gradient(problem, logits, smoothing=smoothing, **ask)
+        np.testing.assert_allclose(mean, limit, rtol=1e-12, atol=1e-13)
+
+
+def test_moves_of_more_than_a_nat_are_those_of_less():
+    """Two ways to compute them, on either side of where one takes over."""
+    for size in (0.999, 1.001):
+        step = np.array([[size, -size / 2, 0.2]])
+        way = _zeroth_order_mean._way(PROBLEM, LOGITS, step)
+        here, there = oracles.log_softmax(LOGITS), oracles.log_softmax(LOGITS + step[0])
+        np.testing.assert_allclose(way.shift[0], there - here, rtol=1e-13)
+        np.testing.assert_allclose(way.change[0], np.exp(there) - np.exp(here), rtol=1e-12)
+
+
 def test_quadrature_converges():
     coarse, fine = (mean_gradient(PROBLEM, LOGITS, nodes=n, **ASK) for n in (12, 24))
     np.testing.assert_allclose(coarse, fine, rtol=1e-10)
@@ -166,6 +188,122 @@ def test_estimates_of_judges_without_end_have_their_mean():
     error = draws.std(axis=0, ddof=1) / math.sqrt(len(draws))
     exact = mean_gradient(PROBLEM, LOGITS, **ask)
     assert (np.abs(draws.mean(axis=0) - exact) < 5.5 * error).all()
+
+
+# ----------------------------------------------------------------------------- the exact noise
+
+
+@pytest.mark.parametrize("case", BOTH)
+@pytest.mark.parametrize("block", [1, 2])
+@pytest.mark.parametrize("pairs", [1, 2])
+def test_noise_by_enumeration_of_everything_that_can_happen(case, block, pairs):
+    """All directions, contexts, arms and judges' answers, for both pairs where there are two."""
+    problem, logits = BOTH[case]
+    judges, smoothing, trim = 2, 0.4, 0.05
+    size, square, mean = logits.size, 0.0, np.zeros(logits.size)
+    chosen = list(itertools.combinations(range(size), block))
+    for places in chosen:
+        for signs in itertools.product((-1, 1), repeat=block):
+            v = np.zeros(size)
+            v[list(places)] = np.array(signs) / math.sqrt(block)
+            chance = 1 / (len(chosen) * 2**block)
+            answers = list(possible_answers(problem, logits, v, judges, smoothing, trim))
+            for said in itertools.product(answers, repeat=pairs):
+                likely = chance * math.prod(p for p, _ in said)
+                slope = size / smoothing * sum(a for _, a in said) / pairs
+                square += likely * slope**2  # v has length 1
+                mean += likely * slope * v
+    ask = {"judges": judges, "smoothing": smoothing, "trim": trim, "block": block}
+    found = variance(problem, logits, directions=1, pairs=pairs, **ask)
+    assert found == pytest.approx(square - mean @ mean, rel=1e-10)
+    many = variance(problem, logits, directions=7, pairs=pairs, **ask)
+    assert many == pytest.approx(found / 7, rel=1e-14)
+
+
+def possible_answers(problem, logits, v, judges, smoothing, trim):
+    """Probabilities and estimates along v of everything one pair can say."""
+    logits = oracles.with_contexts(logits, problem, 1)
+    there = oracles.log_softmax(logits + smoothing * v.reshape(logits.shape))
+    here = oracles.log_softmax(logits)
+    for x, rho, r, ref in oracles.contexts_of(problem):
+        for y, z in itertools.product(range(len(r)), repeat=2):
+            wins = expit(r[y] - r[z])
+            for k in range(judges + 1):
+                votes = math.comb(judges, k) * wins**k * (1 - wins) ** (judges - k)
+                frequency = min(max(k / judges, trim), 1 - trim)
+                estimate = math.log(frequency / (1 - frequency))
+                estimate -= problem.beta * (
+                    there[x, y] - np.log(ref[y]) - here[x, z] + np.log(ref[z])
+                )
+                yield rho * np.exp(there[x, y] + here[x, z]) * votes, estimate
+
+
+@pytest.mark.parametrize("judges", [4, None])
+def test_estimates_are_as_noisy_as_stated(judges):
+    ask = {"judges": judges, "smoothing": 0.4, "trim": 0.05, "directions": 5, "pairs": 2}
+    rng = np.random.default_rng(11)
+    draws = np.array(
+        [zeroth_order_gradient(CONTEXTS, CONTEXT_LOGITS, rng, **ask).ravel() for _ in range(1500)]
+    )
+    far = ((draws - mean_gradient_of(ask).ravel()) ** 2).sum(axis=1)
+    exact = variance(CONTEXTS, CONTEXT_LOGITS, **ask)
+    assert abs(far.mean() - exact) < 5.5 * far.std(ddof=1) / math.sqrt(1500)
+
+
+def mean_gradient_of(ask):
+    own = {k: v for k, v in ask.items() if k not in ("directions", "pairs")}
+    return mean_gradient(CONTEXTS, CONTEXT_LOGITS, **own)
+
+
+def test_of_a_number_of_pairs_each_does_best_with_a_direction_of_its_own():
+    for case, judges, smoothing in itertools.product(BOTH, (1, 16, None), (0.1, 1.0)):
+        problem, logits = BOTH[case]
+        ask = {"judges": judges, "smoothing": smoothing, "trim": 0.02}
+        noise = [
+            variance(problem, logits, directions=24 // n, pairs=n, **ask) for n in (1, 2, 6, 24)
+        ]
+        assert (np.diff(noise) > 0).all()
+
+
+def test_of_a_number_of_judgments_few_judges_leave_less_noise():
+    """And a bias: that is the trade. Our bandit, from the reference, 256 judgments."""
+    problem = bandit.presets.three_armed_bandit()
+    ask = {"smoothing": 0.1, "trim": 0.01, "pairs": 1}
+    noise, bias = [], []
+    true = gradient(problem, problem.log_reference)
+    for judges in (16, 64, 256):
+        more = ask | {"judges": judges}
+        noise.append(variance(problem, problem.log_reference, directions=256 // judges, **more))
+        del more["pairs"]
+        bias.append(np.linalg.norm(mean_gradient(problem, problem.log_reference, **more) - true))
+    assert (np.diff(noise) > 0).all()
+    assert (np.diff(bias) < 0).all()
+    # With very few, answers jump from trim to trim: that is noise again.
+    few = variance(
+        problem, problem.log_reference, directions=256, judges=1, **(ask | {"trim": 1e-4})
+    )
+    assert few > 2 * noise[0]
+
+
+def test_noise_of_the_pairs_vanishes_at_the_optimum_with_the_smoothing():
+    """Elsewhere it grows as 1/μ², and at the optimum that of the judges alone does."""
+    optimum = PROBLEM.log_optimal_policy()
+    ask = {"directions": 1, "pairs": 1, "trim": 1e-3}
+
+    def scaled(at, judges, smoothing):
+        return variance(PROBLEM, at, judges=judges, smoothing=smoothing, **ask) * smoothing**2
+
+    for smoothing in (1e-2, 1e-4, 1e-6):
+        assert scaled(LOGITS, None, smoothing) == pytest.approx(
+            scaled(LOGITS, None, 1e-8), rel=0.05
+        )
+        assert scaled(optimum, 4, smoothing) == pytest.approx(scaled(optimum, 4, 1e-8), rel=0.05)
+        # All that is left of what a pair says is −β times how its first arm was moved.
+        left = scaled(optimum, None, smoothing) / smoothing**2
+        assert 0 < left == pytest.approx(scaled(optimum, None, 1e-3) / 1e-6, rel=0.02)
+    # By hand: β² d² E_v[Var_π(v)], less nothing as the gradient vanishes; E v vᵀ = 1/d.
+    policy = PROBLEM.optimal_policy()
+    assert left == pytest.approx(0.25 * 3 * (1 - policy @ policy), rel=1e-4)
 
 
 def test_the_noise_vanishes_at_the_optimum_but_for_the_judges():
@@ -430,7 +568,37 @@ def test_bad_questions_get_one_clear_line(changed, message):
         trained(**changed)
 
 
+def test_trims_too_small_for_the_other_side_of_one():
+    """1 − 1e-20 is 1 in float64, whose logit is infinite; judges of one mind are read as ±46."""
+    most = math.log(1e20)
+    for judges in (1, 3, None):
+        found = link_inverse_mean([0.0, 1.0], judges=judges, trim=1e-20)
+        np.testing.assert_allclose(found, [-most, most], rtol=1e-14)
+    ask = {"directions": 3, "pairs": 20, "judges": 1, "smoothing": 0.3, "trim": 1e-20}
+    assert np.isfinite(zeroth_order_gradient(PROBLEM, LOGITS, 0, **ask)).all()
+    assert np.isfinite(limit_policy(PROBLEM, judges=1, trim=1e-300)).all()
+
+
+def test_what_is_asked_may_be_told_by_place():
+    by_name = zeroth_order_gradient(PROBLEM, LOGITS, 5, **SMALL, block=2)
+    by_place = zeroth_order_gradient(PROBLEM, LOGITS, 5, 4, 8, 3, 0.4, 0.05, 2)
+    np.testing.assert_array_equal(by_name, by_place)
+
+
 def test_bad_arguments_get_one_clear_line():
+    for judges in (2**62, 10**7):
+        with pytest.raises(
+            ValueError, match=r"^judges: expected fewer than 1864135 to sum over for 9"
+        ):
+            mean_gradient(PROBLEM, LOGITS, **(ASK | {"judges": judges}))
+    for call in (mean_gradient, lambda *a, **k: zeroth_order_gradient(*a, 0, 1, 1, **k)):
+        with pytest.raises(ValueError, match=r"^smoothing: expected one whose inverse fits"):
+            call(PROBLEM, LOGITS, **(ASK | {"smoothing": 1e-320}))
+    for name in ("directions", "pairs", "nodes"):
+        with pytest.raises(ValueError, match=rf"^{name}: expected a positive integer, got 0"):
+            variance(PROBLEM, LOGITS, **(SMALL | {name: 0}))
+    with pytest.raises(ValueError, match=r"^smoothing: expected a finite number above 0, got 0"):
+        variance(PROBLEM, LOGITS, **(SMALL | {"smoothing": 0}))
     with pytest.raises(ValueError, match=r"logits: expected shape \(3,\), got \(2,\)"):
         zeroth_order_gradient(PROBLEM, [0.0, 1.0], 0, **SMALL)
     with pytest.raises(TypeError, match=r"problem: expected a bandit.Bandit, got list"):

@@ -20,6 +20,8 @@ from bandit.related._equilibrium import against, follow, least_residual
 
 # Directions that a quadrature or an enumeration may take.
 MOST_DIRECTIONS = 1 << 20
+# Numbers of votes to sum over, for all preferences together.
+MOST_OUTCOMES = 1 << 24
 
 
 class Question(NamedTuple):
@@ -36,6 +38,10 @@ def question_of(problem: Any, judges: Any, smoothing: Any, trim: Any, block: Any
     judges, trim = _judging(judges, trim)
     smoothing = _checks.positive_number("smoothing", smoothing)
     size = problem.reward.size
+    if not np.isfinite(size / smoothing):
+        raise ValueError(
+            f"smoothing: expected one whose inverse fits into float64, got {smoothing:g}"
+        )
     if not isinstance(block, (bool, int, np.integer)):
         raise TypeError(f"block: expected a number of logits or False, got {shown(block)}")
     if not 0 <= block <= size:
@@ -50,6 +56,12 @@ def _judging(judges: Any, trim: Any) -> tuple[int | None, float]:
     if trim >= 0.5:
         raise ValueError(f"trim: expected a number below 1/2, got {trim:g}")
     return judges, trim
+
+
+def read_as(frequency: ArrayLike, trim: float) -> Array:
+    """σ⁻¹(clip(frequency, Δ, 1 − Δ)), also for a Δ so small that 1 − Δ is rounded to 1."""
+    most = -logit(trim)
+    return np.asarray(np.clip(logit(frequency), -most, most))
 
 
 def logits_of(problem: Bandit, logits: ArrayLike) -> Array:
@@ -91,12 +103,29 @@ def link_inverse_mean(preference: ArrayLike, *, judges: int | None, trim: float)
             f"preference: expected probabilities in [0, 1], got {p.min():g} to {p.max():g}"
         )
     if judges is None:
-        return np.asarray(logit(np.clip(p, trim, 1 - trim)))
-    k = np.arange(judges + 1)
-    read_as = logit(np.clip(k / judges, trim, 1 - trim))
+        return read_as(p, trim)
+    k = _outcomes(judges, p.size)
     # From both sides, so that the mean is odd to the last digit.
     odd = binom.pmf(k, judges, p[..., None]) - binom.pmf(k, judges, 1 - p[..., None])
-    return 0.5 * odd @ read_as
+    return 0.5 * odd @ read_as(k / judges, trim)
+
+
+def _link_inverse_moment(preference: Array, ask: Question) -> Array:
+    """The mean square of what M judges' trimmed frequency is read as, (...)."""
+    if ask.judges is None:
+        return read_as(preference, ask.trim) ** 2
+    k = _outcomes(ask.judges, preference.size)
+    return binom.pmf(k, ask.judges, preference[..., None]) @ read_as(k / ask.judges, ask.trim) ** 2
+
+
+def _outcomes(judges: int, preferences: int) -> np.ndarray:
+    """0, 1, … M votes."""
+    if preferences and judges >= MOST_OUTCOMES // preferences:
+        raise ValueError(
+            f"judges: expected fewer than {MOST_OUTCOMES // preferences} to sum over for "
+            f"{preferences} preferences, got {judges}; None is their limit"
+        )
+    return np.arange(judges + 1)
 
 
 def mean_gradient(
@@ -146,12 +175,64 @@ def mean_gradient(
     if limit:
         return _slope_at_zero(problem, margin, here)
     total = np.zeros(here.size)
-    for v, weight in _all_directions(
-        here.size, ask.block, _checks.positive_integer("nodes", nodes)
-    ):
-        moved = log_softmax(here + ask.smoothing * v.reshape(-1, *problem.shape))
-        total += (weight * _mean_difference(problem, margin, moved, log_softmax(here))) @ v
+    for v, weight in _all_directions(here.size, ask.block, nodes):
+        way = _way(problem, here, ask.smoothing * v)
+        total += (weight * _mean_difference(problem, margin, way)) @ v
     return (here.size / ask.smoothing * total).reshape(problem.shape)
+
+
+def variance(
+    problem: Bandit,
+    logits: ArrayLike,
+    *,
+    directions: int,
+    pairs: int,
+    judges: int | None,
+    smoothing: float,
+    trim: float,
+    block: bool | int = False,
+    nodes: int = 12,
+) -> float:
+    r"""Trace of the covariance of ``zeroth_order_gradient``, exactly: what its judgments buy.
+
+    With m(v) and s²(v) the mean and the variance of what one pair says along v,
+
+    .. math:: \operatorname{tr}\operatorname{Cov} \hat g = \frac1V \Bigl[\frac{d^2}{\mu^2}\,
+              \mathbb{E}_v\bigl[m^2 + s^2/N\bigr] - \|\mathbb{E}\,\hat g\|^2\Bigr] .
+
+    Parameters
+    ----------
+    problem, logits, directions, pairs, judges, smoothing, trim, block
+        As in ``zeroth_order_gradient``.
+    nodes : int
+        As in :func:`mean_gradient`.
+
+    Returns
+    -------
+    float
+        In squared units of reward. With the number V·N of pairs given it is least for N = 1: a
+        fresh direction for every pair.
+
+    Raises
+    ------
+    ValueError
+        If there are more than about a million directions to sum over.
+    """
+    ask = question_of(problem, judges, smoothing, trim, block)
+    for name, number in (("directions", directions), ("pairs", pairs)):
+        _checks.positive_integer(name, number)
+    here = logits_of(problem, logits)
+    preference = preferences.bradley_terry(problem.reward)
+    margin, square = _margins(problem, ask), _link_inverse_moment(preference, ask)
+    mean, moment = np.zeros(here.size), 0.0
+    for v, weight in _all_directions(here.size, ask.block, nodes):
+        way = _way(problem, here, ask.smoothing * v)
+        along = _mean_difference(problem, margin, way)
+        noise = np.maximum(_square_difference(problem, margin, square, way) - along**2, 0.0)
+        mean += (weight * along) @ v
+        moment += float(weight @ (along**2 + noise / pairs))
+    # Lengths first, then (d/μ)²: so a small μ costs no digits.
+    return (here.size / ask.smoothing) ** 2 * max(moment - float(mean @ mean), 0.0) / directions
 
 
 def _margins(problem: Bandit, ask: Question) -> Array:
@@ -160,16 +241,47 @@ def _margins(problem: Bandit, ask: Question) -> Array:
     return link_inverse_mean(preference, judges=ask.judges, trim=ask.trim)
 
 
-def _mean_difference(problem: Bandit, margin: Array, moved: Array, here: Array) -> Array:
+class _Way(NamedTuple):
+    """From a policy π to others π', with the digits of small differences; V directions."""
+
+    policy: Array  # π, ([X,] K)
+    ratio: Array  # ln π/π_ref
+    change: Array  # π' − π, (V, [X,] K)
+    shift: Array  # ln π'/π
+
+
+def _way(problem: Bandit, logits: Array, step: Array) -> _Way:
+    """From the policy with ``logits`` to those with ``step`` (V, X·K) added."""
+    here, step = log_softmax(logits), step.reshape(-1, *problem.shape)
+    policy, ratio = np.exp(here), here - problem.log_reference
+    if np.abs(step).max() > 1:
+        there = log_softmax(here + step)
+        return _Way(policy, ratio, np.exp(there) - policy, there - here)
+    shift = step - np.log1p((policy * np.expm1(step)).sum(axis=-1, keepdims=True))
+    return _Way(policy, ratio, policy * np.expm1(shift), shift)
+
+
+def _mean_difference(problem: Bandit, margin: Array, way: _Way) -> Array:
     """Mean of the estimated difference of values along each direction, (V,)."""
-    gain = np.einsum("...y,...yz,...z->...", np.exp(moved), margin, np.exp(here))
-    penalty = problem.kl(_normalized(moved)) - problem.kl(_normalized(here))
-    return problem.average(gain) - problem.beta * penalty
+    # π itself against π gains nothing, as H is antisymmetric.
+    gain = np.einsum("...y,...yz,...z->...", way.change, margin, way.policy)
+    kept = (way.change * way.ratio + (way.policy + way.change) * way.shift).sum(axis=-1)
+    return problem.average(gain - problem.beta * kept)
 
 
-def _normalized(log_policy: Array) -> Array:
-    policy = np.exp(log_policy)
-    return policy / policy.sum(axis=-1, keepdims=True)
+def _square_difference(problem: Bandit, margin: Array, square: Array, way: _Way) -> Array:
+    """Mean square of what one pair says along each direction, (V,).
+
+    Before the move it says H − β(ℓ(y) − ℓ(y')), which nearly vanishes at the optimum; then there is
+    what the judges add to it, and what the move does.
+    """
+    still = margin - problem.beta * (way.ratio[..., :, None] - way.ratio[..., None, :])
+    judged = np.maximum(square - margin**2, 0.0)
+    first = np.einsum("...yz,...z->...y", still, way.policy)
+    second = np.einsum("...yz,...z->...y", still**2 + judged, way.policy)
+    own = problem.beta * way.shift
+    each = second - 2 * own * first + own**2
+    return problem.average(((way.policy + way.change) * each).sum(axis=-1))
 
 
 def _slope_at_zero(problem: Bandit, margin: Array, logits: Array) -> Array:
@@ -185,6 +297,7 @@ def _slope_at_zero(problem: Bandit, margin: Array, logits: Array) -> Array:
 
 def _all_directions(size: int, block: int, nodes: int) -> Iterator[tuple[Array, Array]]:
     """All directions (V, size) with their probabilities (V,), in parts."""
+    nodes = _checks.positive_integer("nodes", nodes)
     count = math.comb(size, block) * 2**block if block else 2 * nodes ** (size - 1)
     if count > MOST_DIRECTIONS:
         raise ValueError(

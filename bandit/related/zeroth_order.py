@@ -26,7 +26,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import logit
 
 from bandit import _checks, batches, descent, preferences
 from bandit._checks import Array
@@ -42,6 +41,8 @@ from bandit.related._zeroth_order_mean import (
     logits_of,
     mean_gradient,
     question_of,
+    read_as,
+    variance,
 )
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "link_inverse_mean",
     "mean_gradient",
     "optimize",
+    "variance",
     "zeroth_order_gradient",
 ]
 
@@ -59,7 +61,6 @@ def zeroth_order_gradient(
     problem: Bandit,
     logits: ArrayLike,
     rng: int | np.random.SeedSequence | np.random.Generator,
-    *,
     directions: int,
     pairs: int,
     judges: int | None,
@@ -94,7 +95,8 @@ def zeroth_order_gradient(
     Returns
     -------
     ndarray ([X,] K)
-        To go *up* along, in units of reward; its expectation is :func:`mean_gradient`.
+        To go *up* along, in units of reward; its expectation is :func:`mean_gradient`, its noise
+        :func:`variance`.
 
     Raises
     ------
@@ -141,7 +143,7 @@ def _estimate(
     frequency = preference.reshape(contexts, arms, arms)[x, first, second]
     if ask.judges is not None:
         frequency = rng.binomial(ask.judges, frequency) / ask.judges
-    difference = logit(np.clip(frequency, ask.trim, 1 - ask.trim))
+    difference = read_as(frequency, ask.trim)
     ratios = moved - problem.log_reference.reshape(contexts, arms)
     ratio_here = (here - problem.log_reference.reshape(contexts, arms))[x, second]
     ratio_moved = ratios.reshape(-1, arms)[row, first]
