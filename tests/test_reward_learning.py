@@ -105,6 +105,45 @@ def test_features_shared_by_contexts():
     np.testing.assert_allclose(shared.weights, pooled.weights, rtol=1e-9)
 
 
+@pytest.mark.parametrize("unit", [5e-324 * 2**40, 1e-200, 3.0, 1e300])
+def test_units_of_wins_do_not_matter(unit):
+    features, _ = comparisons(6, (4,))
+    wins = np.array([[0, 3, 1, 2], [2, 0, 4, 1], [1, 1, 0, 5], [7, 2, 1, 0]])
+    one = RewardModel.fit(features, wins, ridge=1e-3)
+    other = RewardModel.fit(features, unit * wins, ridge=1e-3)
+    np.testing.assert_allclose(other.weights, one.weights, rtol=1e-10)
+    assert other.log_loss(unit * wins) == pytest.approx(one.log_loss(wins), rel=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 5)])
+def test_log_loss_is_the_mean_over_comparisons_written_out(shape):
+    features, wins = comparisons(9, shape)
+    model = RewardModel.fit(features, wins, ridge=0.05)
+    total = 0.0
+    for at in np.ndindex(wins.shape):
+        gap = model.reward[at[:-1]] - model.reward[(*at[:-2], at[-1])]
+        total -= wins[at] * math.log(1 / (1 + math.exp(-gap)))
+    assert model.log_loss(wins) == pytest.approx(total / wins.sum(), rel=1e-12)
+    flat = RewardModel(features, np.zeros(2))
+    assert flat.log_loss(wins) == pytest.approx(math.log(2), rel=1e-12)
+    assert model.log_loss(wins) < math.log(2)
+    # A ridge costs a little of it; nothing beats the fit without.
+    best = RewardModel.fit(features, wins, ridge=1e-9)
+    assert best.log_loss(wins) < model.log_loss(wins)
+    shared = RewardModel(np.arange(10.0).reshape(5, 2), np.array([0.1, 0.2]))
+    assert shared.log_loss(wins) > 0
+    with pytest.raises(ValueError, match=r"^wins: expected shape \(.*5, 5\), got \(4, 4\)"):
+        model.log_loss(np.ones((4, 4)))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_refit_helps_and_is_no_better_than_a_coin_on_the_given_comparisons(seed):
+    found = course(0.55, 2.5, 1.0, seed)
+    wins = learning.example(beta=1.0, right=0.55, length=2.5, rng=0).wins
+    before, after = (model.log_loss(wins) for model in found.models)
+    assert before < 0.66 < 0.69 < after < 0.7
+
+
 @pytest.mark.parametrize(("scale", "ridge"), [(1.0, 1e-300), (1e-9, 1e-300), (1e200, 1e-3)])
 def test_a_fit_that_float64_does_not_resolve_raises(scale, ridge):
     with pytest.raises(RuntimeError, match=r"^RewardModel.fit: no minimum .* another ridge"):
@@ -244,6 +283,40 @@ def test_confidence_is_a_share_of_the_set_and_one_sample_says_nothing():
     assert kept[0] == kept[1] > kept[2] > kept[3] == 0
     one = learning.synthetic_wins(POLICY, PLACES, **(options | {"samples": 1}), confidence=0.1)
     assert one.kept == 0
+
+
+@pytest.mark.parametrize(("confidence", "samples"), [(0.28, 25), (0.14, 50), (0.55, 100)])
+def test_a_share_equal_to_the_confidence_is_enough(confidence, samples):
+    """Also where confidence · samples is rounded up, as 0.28 · 25 to 7.000000000000001."""
+    assert confidence * samples > round(confidence * samples)
+    often = round(confidence * samples)
+    arms = 1 + samples - often  # all but the first alone, and once in the set
+    places = np.column_stack([10.0 * np.arange(arms), np.zeros(arms)])
+
+    class Drawn(np.random.Generator):
+        """Draws the set in question."""
+
+        def spawn(self, n):
+            return [self] * n
+
+        def multinomial(self, n, pvals, size=None):
+            return np.array([[often] + [1] * (samples - often)])
+
+    made = learning.synthetic_wins(
+        np.full(arms, 1 / arms), places, samples=samples, sets=1, distance=1.0,
+        confidence=confidence, rng=Drawn(np.random.PCG64(0)),
+    )  # fmt: skip
+    assert made.kept == 1
+    assert made.wins[0, 1:].sum() == pytest.approx(1)
+
+
+def test_points_that_look_like_a_table_of_distances():
+    """Square, symmetric and 0 on the diagonal: scipy would warn, and warnings are errors here."""
+    places = [[0.0, 4.0, 5.0], [4.0, 0.0, 6.0], [5.0, 6.0, 0.0]]
+    made = learning.synthetic_wins(
+        [0.6, 0.2, 0.2], places, samples=9, sets=20, distance=1.0, confidence=0.4, rng=0
+    )
+    assert made.kept > 10
 
 
 def test_contexts_have_streams_of_their_own():
@@ -422,6 +495,7 @@ BAD = {
     "rng": ("seed", r"^rng: expected a seed"),
     "policy": (np.full((1, 1, 5), 0.2), r"^policy: expected shape \(K,\) or \(X, K\)"),
     "embedding": (np.zeros((4, 2)), r"^embedding: expected shape \(5, 'e'\), got \(4, 2\)"),
+    "far embedding": (1e200 * np.eye(5), r"^embedding: expected distances whose squares fit"),
 }
 
 
@@ -431,7 +505,7 @@ def test_bad_drawing(name):
     good = {"policy": POLICY, "embedding": PLACES, "samples": 3, "sets": 2, "rng": 0}
     good |= {"distance": 1.0, "confidence": 0.5}
     with pytest.raises((TypeError, ValueError), match=message) as caught:
-        learning.synthetic_wins(**(good | {name: value}))
+        learning.synthetic_wins(**(good | {name.split()[-1]: value}))
     assert "\n" not in str(caught.value)
 
 

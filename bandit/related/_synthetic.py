@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import pdist
 
 from bandit import _checks, preferences
 from bandit._checks import Array
@@ -79,9 +80,10 @@ def synthetic_wins(
             label = clusters(tuple(seen.tolist()))
             size = np.bincount(label, weights=counts[seen])
             largest = int(size.argmax())
-            if not confidence * samples <= size[largest] < samples or (
-                (size == size[largest]).sum() > 1
-            ):
+            # As a quotient: 0.28 · 25 is rounded to more than 7.
+            if size[largest] / samples < confidence or size[largest] == samples:
+                continue
+            if (size == size[largest]).sum() > 1:
                 continue
             won = np.where(label == largest, counts[seen], 0) / size[largest]
             lost = np.where(label == largest, 0, counts[seen]) / (samples - size[largest])
@@ -95,6 +97,10 @@ def _check_embedding(embedding: ArrayLike, shape: tuple[int, ...]) -> Array:
     places = _checks.finite_array("embedding", embedding)
     if places.ndim < 2 or places.shape[:-1] not in (shape, shape[-1:]) or places.size == 0:
         raise ValueError(f"embedding: expected shape {(*shape, 'e')}, got {places.shape}")
+    with np.errstate(over="ignore"):
+        reach = np.square(np.ptp(places, axis=-2)).sum(axis=-1)
+    if not np.isfinite(reach).all():
+        raise ValueError("embedding: expected distances whose squares fit into float64")
     contexts = shape[0] if len(shape) == 2 else 1
     return np.broadcast_to(places, (contexts, *places.shape[-2:]))
 
@@ -103,7 +109,8 @@ def _clusters(places: Array, distance: float, members: tuple[int, ...]) -> np.nd
     """A label from 0 for each of ``members``."""
     if len(members) == 1:
         return np.zeros(1, dtype=int)
-    tree = linkage(places[list(members)], method="complete")
+    # Given points that look like a table of distances, linkage would warn.
+    tree = linkage(pdist(places[list(members)]), method="complete")
     return fcluster(tree, distance, criterion="distance") - 1
 
 

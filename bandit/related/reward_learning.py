@@ -92,6 +92,22 @@ class RewardModel:
         reward = np.broadcast_to(self.reward, problem.shape)
         return Bandit(reward, problem.beta, problem.reference, problem.context_weights)
 
+    def log_loss(self, wins: ArrayLike) -> float:
+        """Mean of −ln σ(r̂(winner) − r̂(loser)) over comparisons, in nats; ln 2 is a coin's.
+
+        Parameters
+        ----------
+        wins : array_like ([X,] K, K)
+            How often each arm was preferred to each other: those of the fit, or held out.
+        """
+        wins, reward = _check_wins(wins), self.reward
+        if reward.shape not in (wins.shape[:-1], wins.shape[-2:-1]):
+            raise ValueError(
+                f"wins: expected shape {(*reward.shape, reward.shape[-1])}, got {wins.shape}"
+            )
+        margin = reward[..., :, None] - reward[..., None, :]
+        return float((wins * np.logaddexp(0.0, -margin)).sum() / wins.sum())
+
     @classmethod
     def fit(cls, features: ArrayLike, wins: ArrayLike, *, ridge: float) -> RewardModel:
         r"""Maximum likelihood of a Bradley–Terry model, with a ridge penalty.
@@ -187,9 +203,10 @@ def _check_wins(wins: ArrayLike) -> Array:
         raise ValueError(f"wins: expected shape (K, K) or (X, K, K), got {wins.shape}")
     if wins.size and wins.min() < 0:
         raise ValueError(f"wins: expected numbers of at least 0, got {wins.min():g}")
-    if not wins.sum() > 0:
+    if wins.size == 0 or wins.max() == 0:
         raise ValueError("wins: expected at least one comparison, got none")
-    return wins
+    # Only their proportions count: a power of two less, no digit is lost and no sum overflows.
+    return np.ldexp(wins, -np.frexp(wins.max())[1])
 
 
 # ---------------------------------------------------------------------------- over-optimization
