@@ -203,6 +203,65 @@ def test_exploitability_is_a_regret():
     )
 
 
+# -------------------------------------------------------------------------------------- win rates
+
+
+def test_win_rates_are_the_sums_over_what_both_say():
+    preference, _ = game(3, 4, contexts=2)
+    rng = np.random.default_rng(9)
+    first, second = simplex(rng, (3, 2, 4)), simplex(rng, (2, 4))
+    found = nash.win_rate(first, second, preference)
+    assert found.shape == (3, 2)
+    for n, x in np.ndindex(3, 2):
+        total = 0.0
+        for y, z in np.ndindex(4, 4):
+            total += first[n, x, y] * second[x, z] * preference[x, y, z]
+        assert found[n, x] == pytest.approx(total, rel=1e-13)
+    np.testing.assert_allclose(found + nash.win_rate(second, first, preference), 1, rtol=1e-15)
+    sure = np.eye(3)
+    np.testing.assert_allclose(nash.win_rate(sure[:, None], sure, CYCLE), CYCLE, rtol=1e-15)
+
+
+def test_the_best_answer_wins_by_the_exploitability():
+    policy = np.array([0.6, 0.1, 0.3])
+    best = max(float(nash.win_rate(answer, policy, CYCLE)) for answer in np.eye(3))
+    assert best - 0.5 == pytest.approx(float(nash.exploitability(policy, CYCLE)), rel=1e-13)
+
+
+@given(seeds, TAUS)
+def test_nobody_wins_much_against_the_equilibrium(seed, tau):
+    """P(π ≻ π*) ≤ ½ + τ (KL(π‖π_ref) − KL(π*‖π_ref)), as π* is its own best answer."""
+    preference, reference = game(seed)
+    found = nash.equilibrium(preference, reference, tau)
+    other = simplex(np.random.default_rng(seed + 1), (5,))
+    paid = other @ np.log(other / reference)
+    saved = found.policy @ (found.log_policy - np.log(reference))
+    assert nash.win_rate(other, found.policy, preference) <= 0.5 + tau * (paid - saved) + 1e-12
+
+
+def test_on_the_cycle_of_programs_the_equilibrium_beats_what_rewards_choose():
+    matches = bandit.data.rock_paper_scissors()
+    uniform = np.full(6, 1 / 6)
+    target = nash.equilibrium(matches.preference, uniform, 0.02).policy
+    often = matches.wins + np.swapaxes(matches.wins, 0, 1)
+    for policy in picks(matches.preference, uniform, 0.05, often).values():
+        # Narrowly, as against an equilibrium all that it mixes are nearly alike.
+        assert 0.51 < nash.win_rate(target, policy, matches.preference) < 0.55
+        # Others beat the same policy by far.
+        assert nash.exploitability(policy, matches.preference) > 0.2
+
+
+def test_bad_contests():
+    with pytest.raises(ValueError, match=r"^other: expected shape .* got \(2,\)"):
+        nash.win_rate(REFERENCE, [0.5, 0.5], CYCLE)
+    with pytest.raises(ValueError, match=r"^policy: expected probabilities that sum to 1"):
+        nash.win_rate([0.5, 0.5, 0.5], REFERENCE, CYCLE)
+    with pytest.raises(ValueError, match=r"^other: expected leading axes that go with .* \(2, 3\)"):
+        nash.win_rate(np.tile(REFERENCE, (3, 1)), np.tile(REFERENCE, (2, 1)), CYCLE)
+    with pytest.raises(ValueError, match=r"^preference: expected shape \(K, K\) or"):
+        nash.win_rate(REFERENCE, REFERENCE, REFERENCE)
+
+
 # ------------------------------------------------------------------------------------- Nash-MD
 
 

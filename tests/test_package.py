@@ -77,7 +77,7 @@ NAMES = {
     "value_regression trajectory_balance pmd_mean asymmetric_reinforce dpo_with_data_term",
     "bandit.pairs": "independent from_counts components Pairs",
     "bandit.related.forward_kl": "optimal_policy objective loss",
-    "bandit.related.nash": "equilibrium nash_md exploitability Equilibrium NashHistory",
+    "bandit.related.nash": "equilibrium nash_md exploitability win_rate Equilibrium NashHistory",
     "bandit.related.reward_learning": "RewardModel relearn_on_policy over_optimization "
     "synthetic_wins example",
     "bandit.related.family": "SCALES mirror_descent greedy_policy joint_solution value_estimates "

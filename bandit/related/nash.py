@@ -29,7 +29,7 @@ from bandit.descent import Progress, record_interval, record_steps, reporter
 from bandit.problem import kl_divergence, log_softmax
 from bandit.related._equilibrium import against, follow, least_residual
 
-__all__ = ["Equilibrium", "NashHistory", "equilibrium", "exploitability", "nash_md"]
+__all__ = ["Equilibrium", "NashHistory", "equilibrium", "exploitability", "nash_md", "win_rate"]
 
 
 class _Game(NamedTuple):
@@ -121,7 +121,44 @@ def equilibrium(preference: ArrayLike, reference: ArrayLike, tau: float) -> Equi
     return Equilibrium(policy.reshape(game.shape), log_policy.reshape(game.shape), residual)
 
 
-# -------------------------------------------------------------------------------- exploitability
+# ------------------------------------------------------------------- policies against each other
+
+
+def win_rate(policy: ArrayLike, other: ArrayLike, preference: ArrayLike) -> Array:
+    r"""How often what one policy says is preferred to what another says, P(π ≻ π').
+
+    Parameters
+    ----------
+    policy, other : array_like (..., [X,] K)
+        Leading axes are broadcast: ``win_rate(p[:, None], p, preference)`` is a table of all pairs.
+    preference : array_like (K, K) or (X, K, K)
+        P(y ≻ y').
+
+    Returns
+    -------
+    ndarray (..., [X])
+        In each context; with that of the policies exchanged it adds up to 1.
+    """
+    policy, other = (
+        _checks.distribution(name, rows) for name, rows in (("policy", policy), ("other", other))
+    )
+    matrix = _matrix(preference)
+    for name, rows in (("policy", policy), ("other", other)):
+        _checks.trailing_shape(name, rows, matrix.shape[:-1], "([X,] K)")
+    try:
+        return 0.5 + (policy * against(matrix - 0.5, other)).sum(axis=-1)
+    except ValueError as error:
+        raise ValueError(
+            f"other: expected leading axes that go with those of policy, {policy.shape}, got "
+            f"{other.shape}"
+        ) from error
+
+
+def _matrix(preference: ArrayLike) -> Array:
+    matrix = _checks.finite_array("preference", preference)
+    if matrix.ndim not in (2, 3):
+        raise ValueError(f"preference: expected shape (K, K) or (X, K, K), got {matrix.shape}")
+    return preferences.check(matrix, matrix.shape[:-1])
 
 
 def exploitability(
@@ -158,10 +195,7 @@ def exploitability(
         missing, other = ("reference", "tau") if reference is None else ("tau", "reference")
         raise ValueError(f"{missing}: expected a value with {other}, got None")
     if tau is None or reference is None:
-        matrix = _checks.finite_array("preference", preference)
-        if matrix.ndim not in (2, 3):
-            raise ValueError(f"preference: expected shape (K, K) or (X, K, K), got {matrix.shape}")
-        matrix = preferences.check(matrix, matrix.shape[:-1])
+        matrix = _matrix(preference)
         _checks.trailing_shape("policy", policy, matrix.shape[:-1], "([X,] K)")
         return np.maximum(against(matrix - 0.5, policy).max(axis=-1), 0.0)
     game = _game(preference, reference, tau)
