@@ -33,6 +33,8 @@ from bandit.problem import Bandit, check_problem
 # About a million groups are looked at together: large enough for numpy, small enough for memory.
 BLOCK = 1 << 20
 MOST_GROUPS = 1 << 22
+# Of larger groups the number of orders, and the probability of each, may not fit into float64.
+LARGEST_FACTORIAL = 170
 
 BASELINES = ("value", "behavior", "reward", "optimal")
 """Baselines with a name: E_π[R], E_μ[R], E_μ[r] and V* = β ln Z, in units of reward."""
@@ -210,7 +212,11 @@ def _multisets(mu: Array, size: int) -> Iterator[Listing]:
     place = np.arange(size)
     run = place - np.maximum.accumulate(np.where(new, place, 0), axis=-1) + 1
     log_ways = gammaln(size + 1) - np.log(run).sum(axis=-1)
-    yield Listing(members, mu[..., members].prod(axis=-1) * np.exp(log_ways))
+    if size <= LARGEST_FACTORIAL:
+        yield Listing(members, mu[..., members].prod(axis=-1) * np.exp(log_ways))
+        return
+    with np.errstate(divide="ignore"):
+        yield Listing(members, np.exp(np.log(mu)[..., members].sum(axis=-1) + log_ways))
 
 
 def _sequences(mu: Array, size: int) -> Iterator[Listing]:

@@ -229,3 +229,26 @@ def test_typical_log_ratios():
     assert groups.typical_log_ratio(on_preferences, losses.ipo) == 4.0
     flat = groups.setting(bandit.Bandit([1.0, 1.1, 1.0], 5.0), losses.copg, uniform)
     assert groups.typical_log_ratio(flat, losses.copg) == 1.0
+
+
+@pytest.mark.parametrize("size", [170, 171, 1100, 2000])
+def test_groups_of_thousands_have_their_probabilities(size):
+    """Their numbers of orders are beyond float64, and the chance of each one below it."""
+    problem = bandit.Bandit([1.0, 0.0, 3.0], 0.5, [0.3, 0.3, 0.4])
+    pairs, logits = bandit.pairs.independent([0.3, 0.7, 0.0]), np.array([0.0, 0.3, 0.0])
+    two = bandit.Bandit([1.0, 0.0], 0.5)
+    own = bandit.pairs.independent([0.3, 0.7])
+    where = groups.setting(two, losses.rloo, own)
+    (listing,) = groups.listings(where, losses.rloo, size)
+    often = (listing.members == 0).sum(axis=-1)
+    assert listing.probability.sum() == pytest.approx(1, rel=1e-10)
+    assert listing.probability[0] @ often == pytest.approx(0.3 * size, rel=1e-10)
+    assert listing.probability[0] @ (often - 0.3 * size) ** 2 == pytest.approx(
+        0.21 * size, rel=1e-8
+    )
+    if size < 200:  # three arms make too many of the larger ones
+        whole, pair = (
+            bandit.analysis.population(problem, losses.rloo, logits, pairs, group_size=g)[1]
+            for g in (size, 2)
+        )
+        np.testing.assert_allclose(whole, size / 2 * pair, rtol=1e-9, atol=1e-10)
