@@ -36,7 +36,7 @@ def synthetic_wins(
     sets: int,
     distance: float,
     confidence: float,
-    rng: int | np.random.Generator,
+    rng: int | np.random.SeedSequence | np.random.Generator,
 ) -> Synthetic:
     """Draw sets of outputs, cluster each, and prefer the largest cluster to the rest.
 
@@ -54,7 +54,7 @@ def synthetic_wins(
     confidence : float
         Least share of the set that the largest cluster must have, in (0, 1]. A set whose largest
         cluster is smaller, or tied, or all there is, says nothing.
-    rng : int or Generator
+    rng : int, SeedSequence or Generator
 
     Returns
     -------
@@ -128,7 +128,12 @@ class Example(NamedTuple):
 
 
 def example(
-    *, beta: float, right: float, length: float, contexts: int = 12, rng: int | np.random.Generator
+    *,
+    beta: float,
+    right: float,
+    length: float,
+    contexts: int = 12,
+    rng: int | np.random.SeedSequence | np.random.Generator,
 ) -> Example:
     """Questions with right, wrong and absurd answers, judged by a model that likes length.
 
@@ -145,7 +150,7 @@ def example(
     length : float
         Of the absurd answers; right ones have 0.6 and wrong ones 0.4.
     contexts : int
-    rng : int or Generator
+    rng : int, SeedSequence or Generator
     """
     if not 0 < _checks.positive_number("right", right) < 0.97:
         raise ValueError(f"right: expected a share between 0 and 0.97, got {right:g}")

@@ -301,7 +301,7 @@ def relearn_on_policy(
     share: float,
     ridge: float,
     rounds: int = 1,
-    rng: int | np.random.Generator,
+    rng: int | np.random.SeedSequence | np.random.Generator,
     progress: bool | Progress | None = None,
 ) -> Relearning:
     """Fit a reward model, then refit it on what its own optimal policy says most often.
@@ -324,7 +324,7 @@ def relearn_on_policy(
     rounds : int
         Refits; each draws from the policy of the fit before, and keeps only its own synthetic
         comparisons.
-    rng : int or Generator
+    rng : int, SeedSequence or Generator
     progress : bool or callable, optional
         As in :func:`bandit.train`.
 
