@@ -423,6 +423,8 @@ def test_bad_arguments():
     for name in ("steps", "record_every"):
         with pytest.raises(ValueError, match=rf"^{name}: expected a positive integer, got 0"):
             nash.nash_md(CYCLE, REFERENCE, 0.1, **({"steps": 3} | {name: 0}))
+    with pytest.raises(TypeError, match=r"^progress: expected True, False or a function"):
+        nash.nash_md(CYCLE, REFERENCE, 0.1, steps=3, progress="yes")
     with pytest.raises(ValueError, match=r"^tau: expected a value with reference, got None"):
         nash.exploitability(REFERENCE, CYCLE, reference=REFERENCE)
     with pytest.raises(ValueError, match=r"^reference: expected a value with tau, got None"):

@@ -511,6 +511,8 @@ def test_bad_drawing(name):
 
 def test_bad_relearning():
     given_ = learning.example(beta=1.0, right=0.55, length=2.5, contexts=2, rng=0)
+    with pytest.raises(TypeError, match=r"^progress: expected True, False or a function"):
+        learning.relearn_on_policy(*given_, **FITTING, rng=0, progress=1)
     for share in (1.0, 1.5):
         with pytest.raises(ValueError, match=r"^share: expected a number between 0 and 1, got 1"):
             learning.relearn_on_policy(*given_, **(FITTING | {"share": share}), rng=0)

@@ -24,7 +24,7 @@ from bandit import pairs as pairing
 from bandit._checks import Array
 from bandit.analysis import NotIdentifiedWarning, Solution
 from bandit.batches import Streams
-from bandit.descent import Progress, reporter
+from bandit.descent import Progress, check_progress, reporter
 from bandit.history import History, hyper_of
 from bandit.losses import Loss
 from bandit.optimizers import Optimizer
@@ -134,7 +134,7 @@ def mirror_descent(
     eta, rounds = _checks.positive_number("eta", eta), _checks.positive_integer("rounds", rounds)
     if not 1 / EXTREME <= eta <= EXTREME:
         raise ValueError(f"eta: expected from {1 / EXTREME:g} to {EXTREME:g}, got {eta:g}")
-    descent.check_progress(progress)
+    check_progress(progress)
     path = [problem.log_reference]
     with reporter(progress, rounds) as report:
         try:

@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike
 
 from bandit import _checks, preferences
 from bandit._checks import Array
-from bandit.descent import Progress, record_interval, record_steps, reporter
+from bandit.descent import Progress, check_progress, record_interval, record_steps, reporter
 from bandit.problem import kl_divergence, log_softmax
 from bandit.related._equilibrium import against, follow, least_residual
 
@@ -293,6 +293,7 @@ def nash_md(
     Munos et al. 2023, arXiv:2312.00886, section 6 and theorem 1; exact, nothing is sampled.
     """
     game = _game(preference, reference, tau)
+    check_progress(progress)
     recorded = record_steps(steps, record_interval(record_every, steps))
     log_policy = game.log_reference
     records, interrupted = [log_policy], False

@@ -28,7 +28,7 @@ from scipy.special import expit
 from bandit import _checks, losses, pairs, preferences
 from bandit._checks import Array
 from bandit.analysis import population
-from bandit.descent import Progress, reporter
+from bandit.descent import Progress, check_progress, reporter
 from bandit.policies import LogLinear
 from bandit.problem import Bandit, check_problem
 from bandit.related._synthetic import Example, Synthetic, example, synthetic_wins
@@ -347,6 +347,7 @@ def relearn_on_policy(
     if not 0 < _checks.positive_number("share", share) < 1:
         raise ValueError(f"share: expected a number between 0 and 1, got {share:g}")
     _checks.positive_integer("rounds", rounds)
+    check_progress(progress)
     streams = _checks.generator_of(rng).spawn(rounds)
     models, drawn, interrupted = [RewardModel.fit(features, wins, ridge=ridge)], [], False
     with reporter(progress, rounds) as report:
