@@ -101,6 +101,8 @@ def _worries(lesson: Lesson, learned: Learned, policy: LogLinear | None, size: f
             else "each keeps its reference probability"
         )
         found.append(f"{empty} of {evidence.counts.n.size} cells have no rows: {fate}")
+    if not any(places.shape[1] > 1 for places in evidence.systems) and policy is None:
+        found.append("no context has two arms to compare: there is nothing to learn from the log")
     if evidence.compared is not None and policy is None:
         parts = sum(len(places) for places in evidence.systems if places.shape[1] > 1)
         met = int((evidence.counts.n.sum(axis=1) > 0).sum())

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import tempfile
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ import numpy as np
 
 from bandit import _checks
 from bandit._checks import Array
-from bandit.data.counts import SUMS, Counts
+from bandit.data.counts import SUMS, Counts, Labels
 from bandit.data.log import Data, counts_of
 from bandit.problem import Bandit
 
@@ -50,6 +51,22 @@ def table(fit: Fields) -> pd.DataFrame:
     if counts is not None:
         columns["rows"] = np.round(counts.n.ravel()).astype(np.int64)
     return pd.DataFrame(columns)
+
+
+def arms_beyond(data: Data, known: Labels) -> Labels:
+    """The arms of ``data`` that are not known, with a warning that says how often they came."""
+    counts = counts_of(data)
+    place = {label: at for at, label in enumerate(counts.arm_labels)}
+    new = tuple(label for label in place if label not in set(known))
+    if new:
+        rows = counts.n[:, [place[label] for label in new]].sum()
+        warnings.warn(
+            f"data: the policy does not know {len(new)} of {len(place)} arms and never plays them, "
+            f"such as {new[0]!r}; they were logged in {rows:g} of {len(counts)} rows",
+            UserWarning,
+            stacklevel=3,
+        )
+    return new
 
 
 def aligned(

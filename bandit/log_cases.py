@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bandit import _checks, data
 from bandit._checks import Array
 from bandit._fit_files import aligned
 from bandit.data.counts import Counts, Labels
+from bandit.data.division import rows_of
 from bandit.data.log import Log
 
 # Files that say by their names that they are Parquet.
 PARQUET = (".parquet", ".pq")
-OF_FILES = ("context", "arm", "reward", "propensity", "delimiter", "on_bad")
+OF_FILES = ("context", "arm", "reward", "propensity", "delimiter", "decimal", "on_bad")
 OF_EXAMPLES = ("campaign", "logger")
 
 
@@ -79,10 +79,11 @@ def from_options(options: argparse.Namespace, *, rows: bool = False) -> Logged:
     named["on_bad"] = options.on_bad or "error"
     read: Callable[..., Log | Counts]
     if options.log.suffix.lower() in PARQUET:
-        _refuse(options, ("delimiter",), "for a Parquet file")
+        _refuse(options, ("delimiter", "decimal"), "for a Parquet file")
         read = data.read_parquet if rows else data.count_parquet
     else:
         named["delimiter"] = "\t" if options.delimiter == "tab" else options.delimiter or ","
+        named["decimal"] = options.decimal or "."
         read = data.read_csv if rows else data.count_csv
     return Logged(options.log.name, read(options.log, **named), False)
 
@@ -91,11 +92,12 @@ def _refuse(options: argparse.Namespace, names: Sequence[str], where: str) -> No
     for name in names:
         given = getattr(options, name)
         if given is not None:
-            raise ValueError(f"{name}: expected none {where}, got {given}")
+            typed = " ".join(given) if isinstance(given, list) else given
+            raise ValueError(f"{name}: expected none {where}, got {typed}")
 
 
 def divided(logged: Logged, share: float, seed: int) -> tuple[Logged, Logged]:
-    """The rows to learn from and those held out, drawn at random.
+    """The rows to learn from and those held out, drawn at random; see :func:`bandit.data.split`.
 
     Parameters
     ----------
@@ -107,33 +109,19 @@ def divided(logged: Logged, share: float, seed: int) -> tuple[Logged, Logged]:
     Raises
     ------
     ValueError
-        If there are no rows, or none would be left on one side.
+        If none would be left on one side, or the rows cannot be told from their sums.
     """
-    log = logged.data
-    if not isinstance(log, Log):
-        raise ValueError("holdout: expected none beside --example, of which there are sums alone")
-    held = round(share * len(log))
-    if not 0 < held < len(log):
-        raise ValueError(
-            f"holdout: expected a share that leaves rows on both sides, got {held} of {len(log)}"
-        )
-    order = _checks.generator_of(seed).permutation(len(log))
-    return (
-        Logged(logged.name, _rows(log, np.sort(order[held:])), False),
-        Logged(logged.name, _rows(log, np.sort(order[:held])), False),
-    )
-
-
-def _rows(log: Log, at: NDArray[np.int64], arms: Labels | None = None) -> Log:
-    return Log(
-        log.contexts[at],
-        log.arms[at],
-        log.rewards[at],
-        None if log.propensities is None else log.propensities[at],
-        context_labels=log.context_labels,
-        arm_labels=log.arm_labels if arms is None else arms,
-        dropped=log.dropped,
-    )
+    try:
+        parts = data.split(logged.data, share, rng=seed)
+    except ValueError as error:
+        # What is called share or data there is an option here.
+        text = str(error).removeprefix("share: ").removeprefix("data: ")
+        if logged.sums_only and "drift" in text:
+            text += "; --logger random has what can be divided"
+        name = "seed" if text.startswith("rng: ") else "holdout"
+        raise ValueError(f"{name}: {text.removeprefix('rng: ')}") from error
+    rest, held = (Logged(logged.name, part, False) for part in parts)
+    return rest, held
 
 
 # ------------------------------------------------------------------------------------ policies
@@ -241,7 +229,7 @@ def _warn_of_others(name: str, theirs: Labels, mine: Labels) -> None:
 def _widened(mine: Log | Counts, arms: Labels) -> Log | Counts:
     """With arms at the end that nobody logged."""
     if isinstance(mine, Log):
-        return _rows(mine, np.arange(len(mine)), arms)
+        return rows_of(mine, np.arange(len(mine)), arms)
     return aligned(mine, mine.context_labels, arms)
 
 

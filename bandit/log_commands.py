@@ -59,6 +59,22 @@ def _add_fit(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> None
         "LOG.parquet --arm item --reward sales --beta 0.1 --method ipo --holdout 0.5 --out learned",
     )
     _add_log(parser)
+    _add_learning(parser)
+    group = _add_output(parser)
+    group.add_argument(
+        "--top", type=cases.whole, default=5, metavar="N", help="arms shown for each context (5)"
+    )
+    group.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="write policy and report to a new or empty folder: policy.csv and report.json, which "
+        "bandit.Fit.load reads, evaluation.csv and evaluation.json",
+    )
+    parser.set_defaults(command=_fit)
+
+
+def _add_learning(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("learning")
     group.add_argument(
         "--beta", type=cases.real, required=True, metavar="B", help="strength of the KL penalty"
@@ -83,6 +99,7 @@ def _add_fit(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> None
         default="mean",
         help="what a context and arm is taken to be worth, from its rows (mean)",
     )
+    group = parser.add_argument_group("how")
     group.add_argument(
         "--holdout",
         type=cases.real,
@@ -90,19 +107,21 @@ def _add_fit(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> None
         help="learn from the other rows and judge the policy by this share of them, drawn at "
         "random (none: the log that chose the policy also judges it)",
     )
-    group.add_argument("--seed", type=cases.whole, metavar="N", help="of that draw (0)")
-    group = _add_output(parser)
     group.add_argument(
-        "--top", type=cases.whole, default=5, metavar="N", help="arms shown for each context (5)"
+        "--solver",
+        choices=("exact", "minibatch"),
+        default="exact",
+        help="the solution of the expected loss, or gradient descent on batches of rows (exact)",
     )
+    for name, kind, what in (
+        ("steps", cases.whole, "of gradient descent (2000)"),
+        ("batch-size", cases.whole, "pairs of rows in a step (256)"),
+        ("learning-rate", cases.real, "of Adam (0.02)"),
+    ):
+        group.add_argument(f"--{name}", type=kind, metavar="N", help=what)
     group.add_argument(
-        "--out",
-        type=Path,
-        metavar="FOLDER",
-        help="write policy and report to a new or empty folder: policy.csv and report.json, which "
-        "bandit.Fit.load reads, evaluation.csv and evaluation.json",
+        "--seed", type=cases.whole, metavar="N", help="of rows held out, and of batches (0)"
     )
-    parser.set_defaults(command=_fit)
 
 
 def _add_evaluate(commands: Any, add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -136,16 +155,28 @@ def _add_evaluate(commands: Any, add: Callable[..., argparse.ArgumentParser]) ->
 def _add_log(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("log")
     group.add_argument(
-        "log", nargs="?", type=Path, metavar="LOG", help="CSV file, or Parquet (.parquet, .pq)"
+        "log",
+        nargs="?",
+        type=Path,
+        metavar="LOG",
+        help="CSV file, also packed by gzip, or Parquet (.parquet, .pq)",
+    )
+    group.add_argument(
+        "--context",
+        action="append",
+        metavar="COLUMN",
+        help="what the logger saw; given several times, all of it together (none: one context)",
     )
     for name, what in (
-        ("context", "what the logger saw (none: one context)"),
         ("arm", "what it chose"),
         ("reward", "what came of it, a number"),
         ("propensity", "how likely the choice was, in (0, 1] (none: only means are estimated)"),
     ):
         group.add_argument(f"--{name}", metavar="COLUMN", help=what)
     group.add_argument("--delimiter", metavar="C", help="of a CSV file: one character, or tab (,)")
+    group.add_argument(
+        "--decimal", choices=(".", ","), help="what a CSV file divides decimals by (.)"
+    )
     group.add_argument(
         "--on-bad",
         choices=("error", "drop"),
@@ -194,7 +225,7 @@ def _fit(options: argparse.Namespace) -> int:
         *log_tables.log_lines(judge),
         log_tables.fit_line(learned, options),
         "",
-        log_tables.top_text(learned.top(options.top), sys.stdout),
+        log_tables.top_text(learned, options.top, sys.stdout),
         "",
         log_tables.estimates_text(table, judge, options.level, sys.stdout),
         "the log that chose the policy also judges it here: expect less"
@@ -210,9 +241,16 @@ def _learn(options: argparse.Namespace) -> tuple[Fit, Logged]:
     from bandit import log_cases
     from bandit._learning import reads_rows
 
-    if options.holdout is None and options.seed is not None:
-        raise ValueError(f"seed: expected none without --holdout, got {options.seed}")
-    rows = options.holdout is not None or reads_rows(presets.method(options.method))
+    training = _training(options)
+    if options.holdout is None and not training and options.seed is not None:
+        raise ValueError(
+            f"seed: expected none without --holdout or --solver minibatch, got {options.seed}"
+        )
+    rows = (
+        options.holdout is not None
+        or options.solver == "minibatch"
+        or reads_rows(presets.method(options.method))
+    )
     logged = log_cases.from_options(options, rows=rows)
     reference = options.reference
     if reference not in REFERENCES:
@@ -229,8 +267,32 @@ def _learn(options: argparse.Namespace) -> tuple[Fit, Logged]:
             beta=options.beta,
             reference=reference,
             rewards=options.rewards,
+            **training,
         )
     return learned, judge
+
+
+def _training(options: argparse.Namespace) -> dict[str, Any]:
+    """What the solver is told; nothing for the exact one."""
+    from bandit._checks import positive_number
+
+    names = ("steps", "batch_size", "learning_rate")
+    if options.solver == "exact":
+        for name in names:
+            given = getattr(options, name)
+            if given is not None:
+                raise ValueError(f"{name}: expected none without --solver minibatch, got {given}")
+        return {}
+    rate = 0.02 if options.learning_rate is None else options.learning_rate
+    rate = positive_number("learning_rate", rate)
+    return {
+        "solver": "minibatch",
+        "steps": options.steps,
+        "batch_size": options.batch_size,
+        "optimizer": bandit.Adam(rate),
+        # Another stream than the draw of rows held out.
+        "rng": np.random.SeedSequence(options.seed or 0, spawn_key=(1,)),
+    }
 
 
 def _evaluate(options: argparse.Namespace) -> int:

@@ -21,7 +21,8 @@ def log_lines(logged: Logged) -> Iterator[str]:
     rows = len(counts)
     contexts = "no" if counts.context_labels == (None,) else str(counts.n_contexts)
     yield (
-        f"{logged.name}: {rows} rows, {contexts} contexts, {counts.n_arms} arms, "
+        f"{logged.name}: {rows} rows, {contexts} context{'s' * (contexts != '1')}, "
+        f"{counts.n_arms} arm{'s' * (counts.n_arms != 1)}, "
         f"mean reward {number(float(counts.reward.sum()) / rows)}"
     )
     if counts.dropped:
@@ -29,8 +30,21 @@ def log_lines(logged: Logged) -> Iterator[str]:
         yield f"dropped {sum(counts.dropped.values())} bad rows: {lost}"
 
 
-def top_text(top: pd.DataFrame, stream: TextIO) -> str:
-    """The likeliest arms of each context."""
+# Contexts whose arms are shown; more do not fit a screen.
+MOST_CONTEXTS = 50
+
+
+def top_text(fit: Fit, number_of_arms: int, stream: TextIO) -> str:
+    """The likeliest arms of each context, of the first fifty if there are more."""
+    arms = min(number_of_arms, len(fit.arm_labels))
+    more = len(fit.context_labels) - MOST_CONTEXTS
+    text = _top_table(fit.top(number_of_arms).iloc[: MOST_CONTEXTS * arms], stream)
+    if more > 0:
+        text += f"\nand {more} more contexts, which a table of --out has"
+    return text
+
+
+def _top_table(top: pd.DataFrame, stream: TextIO) -> str:
     columns: dict[str, Sequence[str]] = {}
     words = 1
     if not top["context"].isna().all():

@@ -128,20 +128,22 @@ class Fit:
         ----------
         data : Log or Counts, optional
             Default: the log it was learned from, which flatters it. Contexts and arms are matched
-            by their labels; it may lack some.
+            by their labels; it may lack some. Arms that the policy does not know it never plays.
         shrinkage, model, level
             As for :func:`bandit.ope.evaluate`; ``model`` is in the order of this fit's labels.
 
         Raises
         ------
         ValueError
-            If ``data`` has contexts or arms that this policy does not know, or None came to a fit
-            read from files.
+            If ``data`` has contexts that this policy does not know, or None came to a fit read from
+            files.
 
         Warns
         -----
         LowOverlapWarning
             If the effective sample size is under 5 % of the rows.
+        UserWarning
+            If there are arms that the policy does not know.
         """
         if data is None:
             if self.counts is None:
@@ -149,8 +151,14 @@ class Fit:
                     "data: expected a Log or Counts, as a fit read from files has none"
                 )
             data = self.counts
-        counts = _fit_files.aligned(data, self.context_labels, self.arm_labels)
-        return ope.evaluate(counts, self.policy, shrinkage=shrinkage, model=model, level=level)
+        arms, policy = self.arm_labels, self.policy
+        new = _fit_files.arms_beyond(data, arms)
+        if new:
+            arms, policy = (*arms, *new), np.pad(policy, ((0, 0), (0, len(new))))
+            if model is not None:
+                model = np.pad(np.broadcast_to(model, self.policy.shape), ((0, 0), (0, len(new))))
+        counts = _fit_files.aligned(data, self.context_labels, arms)
+        return ope.evaluate(counts, policy, shrinkage=shrinkage, model=model, level=level)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write ``policy.csv`` and ``report.json`` into ``folder``, each whole or not at all.

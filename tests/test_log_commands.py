@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import subprocess
 import sys
 
@@ -272,6 +273,80 @@ def test_rows_held_out_judge_what_the_others_taught(capsys, file, tmp_path):
     assert other != text
 
 
+def test_the_example_is_divided_where_its_rows_can_be_told(capsys):
+    """Its sums are those of rows of 0 and 1 with steady propensities."""
+    words = "fit --example open-bandit --campaign men --logger random --beta 0.01 --holdout 0.4"
+    text = output(capsys, *words.split(), "--top", 1, "--seed", 3)
+    log = data.open_bandit("men", "random")
+    rest, held = data.split(log, 0.4, rng=3)
+    fit = bandit.fit(rest, beta=0.01)
+    table = ope.evaluate(held, fit.policy, folds="rows")
+    assert "4000 rows, 3 contexts, 34 arms" in text
+    assert "learned from 6000 other rows" in text
+    for name, value in table["value"].items():
+        (line,) = [line for line in text.splitlines() if line.startswith(f"{name} ")]
+        assert line.split()[1] == f"{value:.4g}"
+
+
+def test_batches_of_rows_from_a_terminal(capsys, file, tmp_path):
+    words = [*"--beta 0.3 --solver minibatch --steps 7 --batch-size 5 --learning-rate 0.1".split()]
+    for seed, out in ((2, "two"), (2, "again"), (3, "three")):
+        output(capsys, "fit", file, *COLUMNS, *words, "--seed", seed, "--out", tmp_path / out)
+    two, again, three = (bandit.Fit.load(tmp_path / out) for out in ("two", "again", "three"))
+    expected = bandit.fit(
+        data.read_csv(file, context="position", arm="item", reward="click", propensity="p"),
+        beta=0.3,
+        solver="minibatch",
+        steps=7,
+        batch_size=5,
+        optimizer=bandit.Adam(0.1),
+        rng=np.random.SeedSequence(2, spawn_key=(1,)),
+    )
+    np.testing.assert_array_equal(two.policy, expected.policy)
+    np.testing.assert_array_equal(again.policy, two.policy)
+    assert (three.policy != two.policy).any()
+    assert two.diagnostics.message == "trained for 7 steps"
+    # Rows held out are drawn with the same seed, and judge the same policy.
+    held = tmp_path / "held"
+    output(capsys, "fit", file, *COLUMNS, *words, "--holdout", 0.5, "--seed", 2, "--out", held)
+    assert (bandit.Fit.load(held).policy != two.policy).any()
+
+
+def test_several_columns_for_a_context(capsys, tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("a;b;item;click;p\n1;x;3;0,5;0,5\n1;y;3;true;0,25\n1;x;4;1,5;0,5\n")
+    words = [path, "--context", "b", "--context", "a", "--arm", "item", "--reward", "click"]
+    words += ["--propensity", "p", "--delimiter", ";", "--decimal", ","]
+    text = output(capsys, "fit", *words, "--beta", 1, "--out", tmp_path / "out")
+    assert "3 rows, 2 contexts, 2 arms, mean reward 1" in text
+    assert "b=x, a=1  4" in text
+    assert bandit.Fit.load(tmp_path / "out").context_labels == ("b=x, a=1", "b=y, a=1")
+    # The policy finds its contexts again.
+    again = output(capsys, "evaluate", *words, "--policy", tmp_path / "out" / "policy.csv")
+    rows = [line.split() for line in text.splitlines() if line.startswith("ipw")]
+    assert rows == [line.split() for line in again.splitlines() if line.startswith("ipw")]
+
+
+def test_a_thousand_contexts_do_not_fill_the_screen(capsys, tmp_path):
+    path = tmp_path / "log.csv"
+    rows = "".join(f"{x},{y},{y},0.5\n" for x in range(1000) for y in (0, 1))
+    path.write_text(f"{HEADER}\n{rows}")
+    text = output(capsys, "fit", path, *COLUMNS, "--beta", 1, "--top", 2)
+    shown = [line for line in text.splitlines() if re.match(r"\d+ +[01] ", line)]
+    assert len(shown) == 100
+    assert shown[-1].startswith("49 ")
+    assert "and 950 more contexts" in text
+
+
+def test_one_arm_alone_teaches_nothing_and_says_so(capsys, tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text(f"{HEADER}\n1,3,0,1\n1,3,1,1\n2,3,1,1\n")
+    status, out, err = outcome(capsys, "fit", path, *COLUMNS, "--beta", 1)
+    assert status == 0
+    assert "3 rows, 2 contexts, 1 arm, mean" in out
+    assert err.count("no context has two arms to compare: there is nothing to learn") == 1
+
+
 def test_out_has_policy_and_report_to_the_last_digit(capsys, file, tmp_path):
     out = tmp_path / "learned"
     file.write_text(csv_of(a_log()) + "left,3,x,0.5\n", encoding="utf-8")
@@ -442,7 +517,16 @@ WRONG = {
     "fit LOG --arm item --reward click --beta 1 --seed 1": "--seed: expected none without",
     "fit LOG --arm item --reward click --beta 1 --holdout 1": "--holdout: expected a share that",
     "fit LOG --arm item --reward click --beta 1 --holdout 0.5 --seed -1": "--seed: expected a seed",
-    "fit --example open-bandit --beta 1 --holdout 0.5": "--holdout: expected none beside --example",
+    "fit --example open-bandit --beta 1 --holdout 0.5": "drift; --logger random has what can be",
+    "fit LOG --arm item --reward click --beta 1 --steps 9": "--steps: expected none without --so",
+    "fit LOG --arm item --reward click --beta 1 --solver minibatch --steps 0": "--steps: expected",
+    "fit LOG --arm item --reward click --beta 1 --solver minibatch --batch-size 0": "--batch-size",
+    "fit LOG --arm item --reward click --beta 1 --solver minibatch --learning-rate 0": "--learning",
+    "fit --example open-bandit --beta 1 --solver minibatch": "expected a Log with solver='mini",
+    "evaluate LOG --arm item --reward click --decimal x": "argument --decimal: invalid choice: 'x'",
+    "evaluate LOG.parquet --arm item --reward click --decimal ,": "--decimal: expected none for a",
+    "evaluate LOG --arm item --reward click --context item --context item": "--context: expected",
+    "evaluate --example open-bandit --context a --context b": "--context: expected none beside --e",
     "fit LOG --arm item --reward click --beta 1 --method magic": "argument --method: invalid",
     "fit LOG --arm item --reward click --beta 1 --reference no.csv": "no.csv: No such file",
 }
@@ -470,7 +554,7 @@ BROKEN = {
     "latin": (f"{HEADER}\n{GOOD}\n1,\xe9,0,1".encode("latin-1"), "expected UTF-8 text, got byte"),
     "utf-16": (f"{HEADER}\n{GOOD}\n".encode("utf-16"), "expected UTF-8 text, got byte 0xff"),
     "nul": (b"\x00" * 50, "--context: expected a column of"),
-    "gzip": (gzip.compress(HEADER.encode()), "expected UTF-8 text, got a gzip file; unpack it"),
+    "gzip": (gzip.compress(HEADER.encode()), "expected rows, got none"),
     "quote": (f'{HEADER}\n1,"3,0,1\n'.encode(), "expected CSV, got at line 2"),
 }
 

@@ -528,8 +528,30 @@ def test_evaluation_matches_labels():
     )  # fmt: skip
     alone = bandit.ope.evaluate(part, fit.policy[1])
     assert fit.evaluate(part).value.to_numpy() == pytest.approx(alone.value.to_numpy())
-    with pytest.raises(ValueError, match="data: expected arms that the policy knows, got arm 'e'"):
-        fit.evaluate(Log(held.contexts, held.arms, held.rewards, arm_labels="abce"))
+    with pytest.raises(ValueError, match="data: expected contexts that the policy knows, got cont"):
+        fit.evaluate(
+            Log(held.contexts, held.arms, held.rewards, context_labels="xy", arm_labels="abcd")
+        )
+
+
+def test_arms_that_a_policy_does_not_know_are_never_played():
+    log, held = noisy_log(100), noisy_log(60, seed=9)
+    fit = bandit.fit(log, beta=BETA, reference=REFERENCE)
+    new = Log(held.contexts, held.arms, held.rewards, held.propensities, arm_labels="abce")
+    rows = int((held.arms == 3).sum())
+    model = np.arange(8.0).reshape(2, 4)
+    for q in (None, model):
+        with pytest.warns(UserWarning, match=rf"1 of 4 arms .* 'e'; .* {rows} of 60 rows") as told:
+            found = fit.evaluate(new, model=q)
+        assert told[0].filename == __file__
+        # "d" has no rows, "e" is never played.
+        wide = Log(held.contexts, np.where(held.arms == 3, 4, held.arms), held.rewards,
+                   held.propensities, arm_labels="abcde")  # fmt: skip
+        policy = np.column_stack([fit.policy, [0.0, 0.0]])
+        wide_model = None if q is None else np.column_stack([q, [50.0, 50.0]])
+        expected = bandit.ope.evaluate(wide, policy, model=wide_model)
+        pd.testing.assert_frame_equal(found, expected)
+    assert found.unseen.iloc[0] > 0.01
 
 
 @pytest.mark.parametrize("features", [False, True])

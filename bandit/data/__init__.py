@@ -10,6 +10,7 @@ The shipped tables and their terms are in this folder, see ``DATA_LICENSE``.
 from __future__ import annotations
 
 from bandit.data.counts import Counts, from_counts
+from bandit.data.division import count, split
 from bandit.data.examples import (
     Items,
     Matches,
@@ -18,6 +19,7 @@ from bandit.data.examples import (
     production_prior,
     rock_paper_scissors,
 )
+from bandit.data.frames import from_dataframe
 from bandit.data.log import BadRowsWarning, Log
 from bandit.data.readers import count_csv, count_parquet, read_csv, read_parquet
 from bandit.data.simulated import Digits, Simulation, digits, semi_synthetic, thompson_policy
@@ -30,10 +32,12 @@ __all__ = [
     "Log",
     "Matches",
     "Simulation",
+    "count",
     "count_csv",
     "count_parquet",
     "digits",
     "from_counts",
+    "from_dataframe",
     "items",
     "open_bandit",
     "production_prior",
@@ -41,5 +45,6 @@ __all__ = [
     "read_parquet",
     "rock_paper_scissors",
     "semi_synthetic",
+    "split",
     "thompson_policy",
 ]

@@ -24,6 +24,8 @@ Labels = tuple[Hashable, ...]
 # Sums hold r²/p²: within these bounds no sum over a log overflows.
 LARGEST_REWARD = 1e50
 SMALLEST_PROPENSITY = 1e-50
+# Ten tables of them are 1.6 GB: more contexts are those of a column that never repeats itself.
+MOST_CELLS = 20_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +152,8 @@ WITH_PROPENSITY = (
     "inverse2_reward",
     "inverse2_reward2",
 )
-SUMS = (*WITHOUT_PROPENSITY, *WITH_PROPENSITY, "largest_inverse")
+LARGEST = "largest_inverse"
+SUMS = (*WITHOUT_PROPENSITY, *WITH_PROPENSITY, LARGEST)
 
 
 class Tally:
@@ -171,6 +174,11 @@ class Tally:
     def grow(self, shape: tuple[int, int]) -> None:
         """Make room for (X, K) cells."""
         old = self.sums["n"].shape
+        if shape[0] * shape[1] > MOST_CELLS:
+            raise ValueError(
+                f"context: expected at most {MOST_CELLS} cells, got {shape[0]} contexts of "
+                f"{shape[1]} arms so far; contexts that never return teach nothing"
+            )
         if shape != old:
             room = ((0, shape[0] - old[0]), (0, shape[1] - old[1]))
             self.sums = {name: np.pad(table, room) for name, table in self.sums.items()}
@@ -199,6 +207,13 @@ class Tally:
             np.maximum.at(largest, cells, np.where(once > 0, inverse, 0.0))
         for name, term in terms.items():
             np.add.at(self.sums[name].reshape(-1), cells, term)
+
+    def add_sums(self, counts: Counts, contexts: Codes, arms: Codes) -> None:
+        """Add the sums of another log, whose contexts and arms have these places."""
+        here = np.ix_(contexts, arms)
+        for name, table in self.sums.items():
+            more = getattr(counts, name)
+            table[here] = np.maximum(table[here], more) if name == LARGEST else table[here] + more
 
     def counts(
         self,

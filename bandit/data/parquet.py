@@ -28,8 +28,9 @@ def chunks_of(stream: BinaryIO, name: str, columns: Columns, size: int) -> Chunk
     schema = file.schema_arrow
     columns.check(name, schema.names)
     wanted = list(dict.fromkeys(columns.names))
+    labels = {*columns.context, columns.arm} - {columns.reward, columns.propensity}
     for column in wanted:
-        _check_type(name, column, schema.field(column).type)
+        _check_type(name, column, schema.field(column).type, label=column in labels)
     batches = file.iter_batches(batch_size=size, columns=wanted)
     while True:
         with _one_kind_of_error(name):
@@ -40,8 +41,10 @@ def chunks_of(stream: BinaryIO, name: str, columns: Columns, size: int) -> Chunk
         done += batch.num_rows
 
 
-def _check_type(name: str, column: str, kind: Any) -> None:
+def _check_type(name: str, column: str, kind: Any, *, label: bool) -> None:
     plain = kind.value_type if types.is_dictionary(kind) else kind
+    if label and types.is_date(plain):
+        return
     if not (
         types.is_boolean(plain)
         or types.is_integer(plain)
@@ -52,7 +55,8 @@ def _check_type(name: str, column: str, kind: Any) -> None:
         or types.is_string_view(plain)
         or types.is_null(plain)
     ):
-        raise ValueError(f"{name}: expected numbers or text in column {column!r}, got {kind}")
+        expected = "numbers, text or days" if label else "numbers or text"
+        raise ValueError(f"{name}: expected {expected} in column {column!r}, got {kind}")
 
 
 @contextlib.contextmanager

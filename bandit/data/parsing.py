@@ -14,37 +14,53 @@ from numpy.typing import NDArray
 from bandit import _checks
 from bandit._checks import Array, shown
 from bandit.data.counts import LARGEST_REWARD, SMALLEST_PROPENSITY, Codes, Labels
+from bandit.data.labels import Coder, joined, merge, ordered
 from bandit.data.log import BadRowsWarning, Log
 
 MOST_SHOWN = 40
 
 
 class Columns(NamedTuple):
-    """Names of the columns; None where a log has no such column."""
+    """Names of the columns: several, one or none for the context, None for no propensities."""
 
-    context: str | None
+    context: tuple[str, ...]
     arm: str
     reward: str
     propensity: str | None
 
+    @classmethod
+    def of(
+        cls, context: str | Sequence[str] | None, arm: str, reward: str, propensity: str | None
+    ) -> Columns:
+        """As they were asked for: the context by one name or several."""
+        if context is None or isinstance(context, str):
+            return cls(() if context is None else (context,), arm, reward, propensity)
+        if not isinstance(context, Sequence) or not context or len(set(context)) < len(context):
+            raise TypeError(
+                "context: expected the name of a column, or different names of several, "
+                f"got {shown(context)}"
+            )
+        return cls(tuple(context), arm, reward, propensity)
+
     @property
     def names(self) -> list[str]:
         """Those there are."""
-        return [name for name in self if name is not None]
+        told = [] if self.propensity is None else [self.propensity]
+        return [*self.context, self.arm, self.reward, *told]
 
     def check(self, file: str, header: Sequence[str]) -> None:
         """Raise unless every column is there, once."""
-        for role, name in zip(self._fields, self, strict=True):
-            if name is None and role in ("context", "propensity"):
-                continue
+        roles = ["context"] * len(self.context) + ["arm", "reward", "propensity"]
+        for role, name in zip(roles, self.names, strict=False):
             if not isinstance(name, str):
                 raise TypeError(f"{role}: expected the name of a column, got {shown(name)}")
             found = header.count(name)
             if found == 0:
                 there = short(", ".join(map(repr, header)), 200)
-                raise ValueError(
-                    f"{role}: expected a column of {file} ({there}), got {shown(name)}"
-                )
+                message = f"{role}: expected a column of {file} ({there}), got {shown(name)}"
+                other = next((c for c in ";\t|," if len(header) == 1 and c in header[0]), None)
+                hint = "" if other is None else f"; are its columns divided by {other!r}?"
+                raise ValueError(message + hint)
             if found > 1:
                 raise ValueError(f"{file}: expected one column {name!r} in the header, got {found}")
 
@@ -81,14 +97,6 @@ class Chunk(Protocol):
 Chunks = Generator[Chunk, None, None]
 
 
-class _Coder(dict[str, int]):
-    """Codes in order of first appearance."""
-
-    def __missing__(self, key: str) -> int:
-        self[key] = len(self)
-        return self[key]
-
-
 class TextChunk:
     """Rows of a CSV file; see :class:`Chunk`.
 
@@ -98,10 +106,15 @@ class TextChunk:
     header : list of str
     before : int
         How many rows came before.
+    decimal : {".", ","}
+        What divides a number from its decimals.
     """
 
-    def __init__(self, rows: list[list[str]], header: list[str], before: int) -> None:
+    def __init__(
+        self, rows: list[list[str]], header: list[str], before: int, decimal: str = "."
+    ) -> None:
         self.before, self.size, self.width = before, len(rows), len(header)
+        self.decimal = decimal
         self.at = {name: header.index(name) for name in header}
         self.malformed: NDArray[np.bool_] | None = None
         if {len(row) for row in rows} != {self.width}:
@@ -116,7 +129,7 @@ class TextChunk:
 
     def labels(self, column: str) -> tuple[Codes, list[str]]:
         """Codes (n,) and what they stand for; −1 where nothing stands."""
-        at, coder = self.at[column], _Coder()
+        at, coder = self.at[column], Coder()
         codes = np.array([coder[row[at]] for row in self.rows], dtype=np.int64)
         for name, code in coder.items():
             if not name.strip():
@@ -126,11 +139,18 @@ class TextChunk:
     def numbers(self, column: str) -> Array:
         """Numbers (n,), NaN where there is none."""
         at = self.at[column]
-        return text_numbers([row[at] for row in self.rows])
+        texts = [row[at] for row in self.rows]
+        if self.decimal == ",":
+            texts = [text.translate(DECIMAL_COMMA) for text in texts]
+        return text_numbers(texts)
+
+
+TRUTH = {"true": 1.0, "false": 0.0}
+DECIMAL_COMMA = str.maketrans({",": ".", ".": "x"})
 
 
 def text_numbers(texts: list[str]) -> Array:
-    """Texts as numbers, NaN where one is not a number."""
+    """Texts as numbers, true and false as 1 and 0, NaN where one is neither."""
     try:
         numbers = np.array(list(map(float, texts)), dtype=np.float64)
     except ValueError:
@@ -145,7 +165,7 @@ def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        return float("nan")
+        return TRUTH.get(text.strip().lower(), float("nan"))
 
 
 class Parser:
@@ -166,7 +186,7 @@ class Parser:
     ) -> None:
         self.file, self.columns = file, columns
         self.on_bad = _checks.one_of("on_bad", on_bad, ("error", "drop"))
-        self.contexts, self.arms = _Coder(), _Coder()
+        self.contexts, self.arms = Coder(), Coder()
         self.given: Labels | None = None
         if isinstance(arms, str):
             raise TypeError(f"arms: expected a sequence of arms, got {shown(arms)}")
@@ -182,7 +202,7 @@ class Parser:
     @property
     def shape(self) -> tuple[int, int]:
         """(X, K) so far."""
-        return len(self.contexts) if self.columns.context is not None else 1, len(self.arms)
+        return len(self.contexts) if self.columns.context else 1, len(self.arms)
 
     @property
     def dropped(self) -> dict[str, int]:
@@ -195,16 +215,19 @@ class Parser:
         self.read += chunk.size
         rewards = chunk.numbers(columns.reward)
         propensities = None if columns.propensity is None else chunk.numbers(columns.propensity)
-        contexts = None if columns.context is None else chunk.labels(columns.context)
+        contexts = None
+        if columns.context:
+            parts = [chunk.labels(column) for column in columns.context]
+            contexts = joined(columns.context, parts)
         arms = chunk.labels(columns.arm)
         good = self._good(chunk, contexts, arms, rewards, propensities)
         if not good.all():
-            self._bad_rows(chunk, np.flatnonzero(~good))
+            self._bad_rows(chunk, np.flatnonzero(~good), rewards, propensities)
         return Rows(
             np.zeros(int(good.sum()), dtype=np.int64)
             if contexts is None
-            else _merge(self.contexts, contexts[0][good], contexts[1]),
-            _merge(self.arms, arms[0][good], arms[1]),
+            else merge(self.contexts, contexts[0][good], contexts[1]),
+            merge(self.arms, arms[0][good], arms[1]),
             rewards[good],
             None if propensities is None else propensities[good],
         )
@@ -229,9 +252,15 @@ class Parser:
             good &= ~chunk.malformed
         return good
 
-    def _bad_rows(self, chunk: Chunk, rows: NDArray[np.intp]) -> None:
+    def _bad_rows(
+        self, chunk: Chunk, rows: NDArray[np.intp], rewards: Array, propensities: Array | None
+    ) -> None:
+        numbers = {self.columns.reward: rewards}
+        if self.columns.propensity is not None and propensities is not None:
+            numbers[self.columns.propensity] = propensities
         for row in rows.tolist():
-            column, reason, expected, found = self._reason(chunk, row)
+            read = {column: float(values[row]) for column, values in numbers.items()}
+            column, reason, expected, found = self._reason(chunk, row, read)
             if self.on_bad == "error":
                 where = f"row {chunk.before + row + 1}"
                 if column is not None:
@@ -239,34 +268,35 @@ class Parser:
                 raise ValueError(f"{self.file}: {where}: expected {expected}, got {found}")
             self.bad[reason if column is None else f"{column}: {reason}"] += 1
 
-    def _reason(self, chunk: Chunk, row: int) -> tuple[str | None, str, str, str]:
+    def _reason(
+        self, chunk: Chunk, row: int, read: dict[str, float]
+    ) -> tuple[str | None, str, str, str]:
         """The first thing wrong with a row: column, reason, what was expected, what came."""
         if chunk.malformed is not None and chunk.malformed[row]:
             assert isinstance(chunk, TextChunk)
             found = str(chunk.found[row])
             return None, "wrong number of fields", f"{chunk.width} fields", found
-        expected = {
-            self.columns.context: "a context",
+        expected = dict.fromkeys(self.columns.context, "a context") | {
             self.columns.arm: "an arm" if self.given is None else "one of the given arms",
             self.columns.reward: f"a finite number, at most {LARGEST_REWARD:g} in size",
             self.columns.propensity: f"a probability in (0, 1], at least {SMALLEST_PROPENSITY:g}",
         }
         for column in self.columns.names:
             text = chunk.text(column, row)
-            wrong = self._wrong(column, text)
+            wrong = self._wrong(column, text, read)
             if wrong is not None:
                 found = repr(short(text, MOST_SHOWN)) if text.strip() else "nothing"
                 return column, wrong, expected[column], found
         raise AssertionError(f"row {row} was found bad for no reason")
 
-    def _wrong(self, column: str, text: str) -> str | None:
+    def _wrong(self, column: str, text: str, read: dict[str, float]) -> str | None:
         if not text.strip():
             return "missing"
         if column == self.columns.arm and self.given is not None and text not in self.arms:
             return "unknown arm"
-        if column not in (self.columns.reward, self.columns.propensity):
+        if column not in read:
             return None
-        number = float(text_numbers([text])[0])
+        number = read[column]
         if not np.isfinite(number):
             return "not a number"
         if column == self.columns.reward and abs(number) > LARGEST_REWARD:
@@ -287,10 +317,13 @@ class Parser:
             message = f"{self.file}: dropped {lost} of {self.read} rows ({self._lost()})"
             warnings.warn(message, BadRowsWarning, stacklevel=4)
         none: tuple[Codes, Labels] = (np.zeros(1, dtype=np.int64), (None,))
-        contexts = none if self.columns.context is None else _sorted(list(self.contexts))
+        contexts = none
+        if self.columns.context:
+            several = len(self.columns.context) > 1
+            contexts = ordered(list(self.contexts), by_numerals=several)
         if self.given is not None:
             return contexts, (np.arange(len(self.given)), self.given)
-        return contexts, _sorted(list(self.arms))
+        return contexts, ordered(list(self.arms))
 
     def _lost(self) -> str:
         return ", ".join(f"{count} {reason}" for reason, count in self.dropped.items())
@@ -311,29 +344,6 @@ def as_log(parser: Parser, chunks: Chunks) -> Log:
         arm_labels=arm_labels,
         dropped=parser.dropped,
     )
-
-
-def _merge(coder: _Coder, codes: Codes, names: list[str]) -> Codes:
-    """Codes of one chunk as those of the whole file; labels of bad rows alone are not kept."""
-    used = np.unique(codes)
-    table = np.zeros(len(names), dtype=np.int64)
-    table[used] = [coder[names[code]] for code in used.tolist()]
-    return table[codes]
-
-
-def _sorted(names: list[str]) -> tuple[Codes, Labels]:
-    """Order and labels: as numbers if all are whole numbers written plainly, else as text."""
-    if all(_is_plain_integer(name) for name in names):
-        order = sorted(range(len(names)), key=lambda code: int(names[code]))
-        return np.array(order, dtype=np.int64), tuple(int(names[code]) for code in order)
-    order = sorted(range(len(names)), key=names.__getitem__)
-    return np.array(order, dtype=np.int64), tuple(names[code] for code in order)
-
-
-def _is_plain_integer(name: str) -> bool:
-    digits = name.removeprefix("-")
-    plain = digits.isascii() and digits.isdigit() and len(digits) <= 18
-    return plain and str(int(name)) == name
 
 
 def short(text: str, most: int) -> str:

@@ -6,7 +6,10 @@ Rows are numbered from 1, the first after the header. Blank lines are not rows.
 from __future__ import annotations
 
 import csv
-from collections.abc import Hashable, Iterable, Iterator
+import gzip
+import io
+import zlib
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
 from os import PathLike
@@ -28,22 +31,26 @@ def read_csv(
     *,
     arm: str,
     reward: str,
-    context: str | None = None,
+    context: str | Sequence[str] | None = None,
     propensity: str | None = None,
     arms: Iterable[Hashable] | None = None,
     on_bad: str = "error",
     delimiter: str = ",",
+    decimal: str = ".",
 ) -> Log:
-    """A log from a CSV file (UTF-8, with a header).
+    """A log from a CSV file (UTF-8, with a header), which may be packed by gzip.
 
     Parameters
     ----------
     path : path
     arm, reward : str
         Names of the columns. Arms and contexts may be any text; if all of them are whole numbers
-        they become ints. Rewards are finite numbers.
-    context, propensity : str, optional
-        Names of the columns, if there are such. Propensities are in (0, 1].
+        they become ints. Rewards are finite numbers; true and false are 1 and 0.
+    context : str or sequence of str, optional
+        The column, if there is one. Several make a context of each combination of their values
+        that is there, with a label such as ``"device=phone, hour=3"``.
+    propensity : str, optional
+        The column, if there is one. Propensities are in (0, 1].
     arms : iterable, optional
         All arms there are, in the order wanted; any other in the file is a bad row. Default: those
         in the file, sorted.
@@ -52,6 +59,8 @@ def read_csv(
         raise at the first one, or leave all out, with a warning that counts them by reason.
     delimiter : str
         One character.
+    decimal : {".", ","}
+        What divides a number from its decimals.
 
     Returns
     -------
@@ -75,8 +84,8 @@ def read_csv(
     The reader is Python's own, which says exactly which row is broken; a million rows take a
     second or two.
     """
-    columns = Columns(context, arm, reward, propensity)
-    return as_log(*_csv(path, columns, arms, on_bad, delimiter, CHUNK))
+    columns = Columns.of(context, arm, reward, propensity)
+    return as_log(*_csv(path, columns, arms, on_bad, (delimiter, decimal), CHUNK))
 
 
 def count_csv(
@@ -84,11 +93,12 @@ def count_csv(
     *,
     arm: str,
     reward: str,
-    context: str | None = None,
+    context: str | Sequence[str] | None = None,
     propensity: str | None = None,
     arms: Iterable[Hashable] | None = None,
     on_bad: str = "error",
     delimiter: str = ",",
+    decimal: str = ".",
     chunksize: int = CHUNK,
 ) -> Counts:
     """Counts of a CSV log, for a file of any size: only ``chunksize`` rows are held at a time.
@@ -97,7 +107,7 @@ def count_csv(
 
     Parameters
     ----------
-    path, arm, reward, context, propensity, arms, on_bad, delimiter
+    path, arm, reward, context, propensity, arms, on_bad, delimiter, decimal
         As in :func:`read_csv`.
     chunksize : int
         Rows read at a time.
@@ -116,8 +126,8 @@ def count_csv(
     BadRowsWarning
         If rows were dropped.
     """
-    columns = Columns(context, arm, reward, propensity)
-    return _count(*_csv(path, columns, arms, on_bad, delimiter, chunksize))
+    columns = Columns.of(context, arm, reward, propensity)
+    return _count(*_csv(path, columns, arms, on_bad, (delimiter, decimal), chunksize))
 
 
 def read_parquet(
@@ -125,7 +135,7 @@ def read_parquet(
     *,
     arm: str,
     reward: str,
-    context: str | None = None,
+    context: str | Sequence[str] | None = None,
     propensity: str | None = None,
     arms: Iterable[Hashable] | None = None,
     on_bad: str = "error",
@@ -153,7 +163,7 @@ def read_parquet(
     BadRowsWarning
         If rows were dropped.
     """
-    columns = Columns(context, arm, reward, propensity)
+    columns = Columns.of(context, arm, reward, propensity)
     return as_log(*_parquet(path, columns, arms, on_bad, CHUNK))
 
 
@@ -162,7 +172,7 @@ def count_parquet(
     *,
     arm: str,
     reward: str,
-    context: str | None = None,
+    context: str | Sequence[str] | None = None,
     propensity: str | None = None,
     arms: Iterable[Hashable] | None = None,
     on_bad: str = "error",
@@ -191,7 +201,7 @@ def count_parquet(
     BadRowsWarning
         If rows were dropped.
     """
-    columns = Columns(context, arm, reward, propensity)
+    columns = Columns.of(context, arm, reward, propensity)
     return _count(*_parquet(path, columns, arms, on_bad, chunksize))
 
 
@@ -207,9 +217,9 @@ def _count(parser: Parser, chunks: Chunks) -> Counts:
 
 # ----------------------------------------------------------------------------------------- CSV
 
+GZIP = b"\x1f\x8b"
 # What files that are not CSV begin with.
 MAGIC = {
-    b"\x1f\x8b": "a gzip file; unpack it first",
     b"PK\x03\x04": "a zip file or a spreadsheet",
     b"PAR1": "a Parquet file",
 }
@@ -220,32 +230,37 @@ def _csv(
     columns: Columns,
     arms: Iterable[Hashable] | None,
     on_bad: str,
-    delimiter: str,
+    marks: tuple[str, str],
     size: int,
 ) -> tuple[Parser, Chunks]:
+    delimiter, decimal = marks
     if not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '"\r\n':
         raise ValueError(f"delimiter: expected one character, got {shown(delimiter)}")
+    _checks.one_of("decimal", decimal, (".", ","))
     size = _checks.positive_integer("chunksize", size)
     parser = Parser(Path(path).name, columns, arms=arms, on_bad=on_bad)
-    return parser, _csv_chunks(Path(path), columns, size, delimiter)
+    return parser, _csv_chunks(Path(path), columns, size, delimiter, decimal)
 
 
-def _csv_chunks(path: Path, columns: Columns, size: int, delimiter: str) -> Chunks:
+def _csv_chunks(path: Path, columns: Columns, size: int, delimiter: str, decimal: str) -> Chunks:
     done = 0
-    # Python's csv module wants the line ends as they are.
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.reader(stream, delimiter=delimiter, strict=True)
-        lines = _lines(path, reader)
-        header = next(lines, None)
-        if header is None:
-            raise ValueError(f"{path.name}: expected a header and rows, got an empty file")
-        columns.check(path.name, header)
-        while rows := list(islice(lines, size)):
-            yield TextChunk(rows, header, done)
-            done += len(rows)
+    with path.open("rb") as file:
+        start = file.peek(4)[:4]
+        content = gzip.GzipFile(fileobj=file) if start.startswith(GZIP) else file
+        # Python's csv module wants the line ends as they are.
+        with io.TextIOWrapper(content, encoding="utf-8-sig", newline="") as stream:
+            reader = csv.reader(stream, delimiter=delimiter, strict=True)
+            lines = _lines(path.name, reader, start)
+            header = next(lines, None)
+            if header is None:
+                raise ValueError(f"{path.name}: expected a header and rows, got an empty file")
+            columns.check(path.name, header)
+            while rows := list(islice(lines, size)):
+                yield TextChunk(rows, header, done, decimal)
+                done += len(rows)
 
 
-def _lines(path: Path, reader: Any) -> Iterator[list[str]]:
+def _lines(name: str, reader: Any, start: bytes) -> Iterator[list[str]]:
     """The lines that are not blank; what is not CSV is one clear line."""
     row = 0
     try:
@@ -256,17 +271,13 @@ def _lines(path: Path, reader: Any) -> Iterator[list[str]]:
     except UnicodeDecodeError as error:
         found = f"byte 0x{error.object[error.start]:02x} after row {row}"
         if row == 0:
-            found = _kind(path) or found
-        raise ValueError(f"{path.name}: expected UTF-8 text, got {found}") from error
+            found = next((what for magic, what in MAGIC.items() if start.startswith(magic)), found)
+        raise ValueError(f"{name}: expected UTF-8 text, got {found}") from error
     except csv.Error as error:
         said = f"at line {reader.line_num}: {error}"
-        raise ValueError(f"{path.name}: expected CSV, got {said}") from error
-
-
-def _kind(path: Path) -> str | None:
-    with path.open("rb") as stream:
-        start = stream.read(4)
-    return next((kind for magic, kind in MAGIC.items() if start.startswith(magic)), None)
+        raise ValueError(f"{name}: expected CSV, got {said}") from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{name}: expected a whole gzip file, got: {error}") from error
 
 
 # ------------------------------------------------------------------------------------- Parquet
