@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Hashable
 from dataclasses import dataclass
 
 import numpy as np
 
 from bandit import groups, losses, ope
+from bandit._estimate import implausible_weights
 from bandit._evidence import each_context
 from bandit._learning import Learned, Lesson
 from bandit.policies import LogLinear
@@ -70,9 +70,7 @@ def diagnose(lesson: Lesson, learned: Learned, policy: LogLinear | None) -> Diag
     )
     size, largest = float("nan"), float("nan")
     if counts.inverse is not None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ope.LowOverlapWarning)
-            estimate = ope.ipw(counts, pi)
+        estimate = ope.Estimate.of("weights", (float("nan"), float("nan")), counts, pi)
         size, largest = estimate.effective_sample_size, estimate.max_weight
     return Diagnostics(
         rows=len(counts),
@@ -123,6 +121,9 @@ def _worries(lesson: Lesson, learned: Learned, policy: LogLinear | None, size: f
             "the log has no propensities: importance weights use the frequencies of its arms"
         )
     n = len(evidence.counts)
+    if evidence.counts.inverse is not None:
+        wrong = implausible_weights(evidence.counts, np.exp(learned.log_policy))
+        found += [wrong] if wrong else []
     if size < ope.LOW_OVERLAP * n:
         found.append(
             f"the effective sample size of the policy is {size:.3g} of {n} rows: what the log says "

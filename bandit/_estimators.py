@@ -149,6 +149,23 @@ def corrected_squares(given: Given, center: float) -> float:
     return float(given.counts.n.sum(axis=1) @ off**2 + 2 * _correction(given) @ off + squares)
 
 
+def _sndr(given: Given) -> tuple[float, float]:
+    counts, pi, q = given.counts, given.policy, given.model
+    assert counts.inverse is not None
+    n, weight = float(counts.n.sum()), float((pi * counts.inverse).sum())
+    if weight == 0:
+        return float("nan"), float("nan")
+    off = (pi * q).sum(axis=1)
+    direct = float(counts.n.sum(axis=1) @ off / n)
+    off = off - direct
+    correction = float(_correction(given).sum() / weight)
+    left = given._replace(model=q + correction)  # what the correction leaves of the residuals
+    scale = n / weight
+    squares = counts.n.sum(axis=1) @ off**2 + 2 * scale * _correction(left) @ off
+    squares += scale**2 * (pi**2 * _squared_residuals(counts, left.model)).sum()
+    return direct + correction, float(np.sqrt(max(squares, 0.0)) / n)
+
+
 def _correction(given: Given) -> Array:
     """Σ w (r − q) per context."""
     counts = given.counts
@@ -177,5 +194,32 @@ FORMULAS: dict[str, Callable[[Given], tuple[float, float]]] = {
     "self_normalized_ipw": _snipw,
     "direct_method": _dm,
     "doubly_robust": _dr,
+    "self_normalized_doubly_robust": _sndr,
 }
-MODELED = ("direct_method", "doubly_robust")
+MODELED = ("direct_method", "doubly_robust", "self_normalized_doubly_robust")
+
+
+# ------------------------------------------------------------------------------------ weights
+
+
+def unseen_share(counts: Counts, policy: Array) -> float:
+    """The share of the policy's choices, over the logged contexts, that no row shows."""
+    share = counts.n.sum(axis=1) / counts.n.sum()
+    return float(share @ np.where(counts.n == 0, policy, 0.0).sum(axis=1))
+
+
+def mean_weight(counts: Counts, policy: Array) -> tuple[float, float]:
+    r"""The mean of w, and its standard error: the larger one of those by weights and propensities.
+
+    Of the weights that came: √(Σ (w − w̄)²)/n. Of the propensities, whatever came: the square root
+    of (Σ_x Σ_y π²/p − (Σ π)²)/n over what was seen, which knows that heavy rows come rarely.
+    """
+    assert counts.inverse is not None
+    assert counts.inverse2 is not None
+    n, some = counts.n.sum(), counts.n > 0
+    mean = float((policy * counts.inverse).sum() / n)
+    came = (policy**2 * counts.inverse2).sum() / n - mean**2
+    share = (counts.n.sum(axis=1) / n)[:, None]
+    inverse = np.where(some, counts.inverse / np.where(some, counts.n, 1.0), 0.0)
+    expected = (share * policy**2 * inverse).sum() - (share * policy * some).sum() ** 2
+    return mean, float(np.sqrt(max(came, expected, 0.0) / n))

@@ -215,6 +215,7 @@ def _fit(options: argparse.Namespace) -> int:
         with warnings.catch_warnings():
             if options.holdout is None:  # the diagnostics have it
                 warnings.simplefilter("ignore", ope.LowOverlapWarning)
+                warnings.simplefilter("ignore", ope.PropensityWarning)
             table = _estimates(judge, learned.policy, options.level)
         for note in learned.diagnostics.warnings:
             warnings.warn(note, UserWarning, stacklevel=1)

@@ -12,9 +12,14 @@ Values are in units of reward.
     \text{DR} &= \text{DM} + \tfrac1n \sum_i w_i\, (r_i - q(x_i, y_i)).
     \end{aligned}
 
+Beside these: self-normalized doubly robust, and doubly robust or inverse propensity weighting with
+weights that are cut or shrunk (:func:`switch_doubly_robust`, :func:`optimistic_doubly_robust`,
+:func:`clipped_ipw`), among which :func:`slope` chooses.
+
 Every function takes a :class:`bandit.data.Log` or a :class:`bandit.data.Counts`: the formulas and
 their standard errors need only sums per context and arm, so that both give the same. Only what
-draws rows at random (:func:`bootstrap`, and folds of :func:`doubly_robust`) needs the rows.
+draws rows at random (:func:`bootstrap`, and folds of :func:`doubly_robust`) or does something to a
+weight needs the rows.
 Sources: IPW, Horvitz and Thompson (1952); self-normalized, Swaminathan and Joachims (NeurIPS 2015);
 doubly robust, arXiv:1103.4601; cross-fitting, arXiv:1608.00060; effective sample size, Kish (1965).
 
@@ -23,88 +28,60 @@ Standard errors are those of independent rows. A log of a policy that adapts is 
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import ndtri
 
 from bandit._bootstrap import Interval, bootstrap
-from bandit._checks import level_between_0_and_1, shown
+from bandit._checks import shown
 from bandit._cross_fitting import cross_fitted
+from bandit._estimate import (
+    LOW_OVERLAP,
+    Estimate,
+    LowOverlapWarning,
+    PropensityWarning,
+    table,
+    warn_of_weights,
+)
 from bandit._estimators import FORMULAS, MODELED, cell_means
 from bandit._ope_inputs import NOTHING_SHOWN, given
+from bandit._ope_intervals import clopper_pearson, empirical_bernstein
+from bandit._shaped_weights import (
+    clipped_ipw,
+    optimistic_doubly_robust,
+    slope,
+    switch_doubly_robust,
+)
 from bandit.data.log import Data, counts_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "LOW_OVERLAP",
     "Estimate",
     "Interval",
     "LowOverlapWarning",
+    "PropensityWarning",
     "bootstrap",
     "cell_means",
+    "clipped_ipw",
+    "clopper_pearson",
     "direct_method",
     "doubly_robust",
+    "empirical_bernstein",
     "evaluate",
     "ipw",
+    "optimistic_doubly_robust",
+    "self_normalized_doubly_robust",
     "self_normalized_ipw",
+    "slope",
+    "switch_doubly_robust",
+    "table",
 ]
-LOW_OVERLAP = 0.05
-
-
-class LowOverlapWarning(UserWarning):
-    """The effective sample size is under 5 % of the rows."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """An estimated value and how far to trust it.
-
-    Attributes
-    ----------
-    method : str
-    value : float
-        In units of reward.
-    standard_error : float
-        NaN where the log cannot tell (a single row).
-    n : int
-        Rows.
-    effective_sample_size : float
-        (Σ w)²/Σ w²; NaN without propensities.
-    max_weight : float
-        The largest w of a row. For tables of sums that lack the maxima, such as those of
-        :func:`bandit.data.open_bandit`, an upper bound: the least number that, given the sums, no
-        weight can exceed (see :attr:`bandit.data.Counts.largest_inverse`). NaN without
-        propensities.
-    unseen : float
-        The share of the policy's choices, over the logged contexts, that no row of the log shows.
-        About these only a model can say anything; the weighted estimates take their reward as 0,
-        or leave them out (self-normalized).
-    """
-
-    method: str
-    value: float
-    standard_error: float
-    n: int
-    effective_sample_size: float
-    max_weight: float
-    unseen: float
-
-    def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """value ± z · standard error: a normal interval, good where many rows carry weight.
-
-        Parameters
-        ----------
-        level : float
-            In (0, 1).
-        """
-        reach = float(ndtri(0.5 + level_between_0_and_1(level) / 2)) * self.standard_error
-        return self.value - reach, self.value + reach
-
+# Those of a first look.
+EVERYDAY = ("ipw", "self_normalized_ipw", "direct_method", "doubly_robust")
 
 # --------------------------------------------------------------------------------- estimators
 
@@ -132,6 +109,9 @@ def ipw(data: Data, policy: ArrayLike) -> Estimate:
     -----
     LowOverlapWarning
         If the effective sample size is under 5 % of n.
+    PropensityWarning
+        If the weights do not average one, by more than chance can explain: the propensities are
+        not those that the arms were drawn with.
 
     References
     ----------
@@ -161,8 +141,8 @@ def self_normalized_ipw(data: Data, policy: ArrayLike) -> Estimate:
 
     Warns
     -----
-    LowOverlapWarning
-        If the effective sample size is under 5 % of n.
+    LowOverlapWarning, PropensityWarning
+        As :func:`ipw`.
 
     References
     ----------
@@ -248,8 +228,8 @@ def doubly_robust(
 
     Warns
     -----
-    LowOverlapWarning
-        If the effective sample size is under 5 % of n.
+    LowOverlapWarning, PropensityWarning
+        As :func:`ipw`.
 
     Notes
     -----
@@ -263,6 +243,46 @@ def doubly_robust(
     Dudík, Langford and Li, arXiv:1103.4601. Cross-fitting: Chernozhukov et al., arXiv:1608.00060.
     """
     return _estimate("doubly_robust", data, policy, shrinkage, model, (folds, rng))
+
+
+def self_normalized_doubly_robust(
+    data: Data,
+    policy: ArrayLike,
+    *,
+    shrinkage: float | str = 0.0,
+    model: ArrayLike | None = None,
+) -> Estimate:
+    r"""DM + Σ w (r − q) / Σ w: doubly robust, with a correction within the range of r − q.
+
+    Parameters
+    ----------
+    data : Log or Counts
+        With propensities.
+    policy : array_like (K,) or (X, K)
+    shrinkage, model
+        As for :func:`doubly_robust`.
+
+    Returns
+    -------
+    Estimate
+        Standard error by the delta method, √(Σ (t − DM)²) / n of the terms
+        t_i = Σ_y π q + w_i (r_i − q_i − C) / w̄, with C the correction and w̄ the mean weight.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`doubly_robust`; also if no row shows anything the policy plays.
+
+    Warns
+    -----
+    LowOverlapWarning, PropensityWarning
+        As :func:`ipw`.
+
+    References
+    ----------
+    Kallus and Uehara, arXiv:1906.03735.
+    """
+    return _estimate("self_normalized_doubly_robust", data, policy, shrinkage, model)
 
 
 # -------------------------------------------------------------------------- what they share
@@ -285,35 +305,15 @@ def _estimate(
         raise ValueError(f"folds: expected None beside a given model, got {shown(folds)}")
     counts = counts_of(data)
     checked = given(method, counts, policy, shrinkage, model)
-    pi = checked.policy
     if folds is None:
         value, error = FORMULAS[method](checked)
     else:
-        value, error = cross_fitted(data, pi, shrinkage, folds, rng)
+        value, error = cross_fitted(data, checked.policy, shrinkage, folds, rng)
     if np.isnan(value):
         raise ValueError(NOTHING_SHOWN)
-    size, largest = float("nan"), float("nan")
-    if counts.inverse is not None:
-        assert counts.inverse2 is not None
-        assert counts.largest_inverse is not None
-        squares = (pi**2 * counts.inverse2).sum()
-        size = float((pi * counts.inverse).sum() ** 2 / squares) if squares > 0 else 0.0
-        largest = float((pi * counts.largest_inverse).max())
-    share = counts.n.sum(axis=1) / counts.n.sum()
-    unseen = float(share @ np.where(counts.n == 0, pi, 0.0).sum(axis=1))
     if warn and method != "direct_method":
-        _warn_of_low_overlap(size, len(counts), stacklevel=4)
-    return Estimate(method, value, error, len(counts), size, largest, unseen)
-
-
-def _warn_of_low_overlap(size: float, n: int, stacklevel: int) -> None:
-    if size < LOW_OVERLAP * n:
-        warnings.warn(
-            f"effective sample size {size:.3g} of {n} rows ({size / n:.2%}): the logging policy "
-            "rarely did what this policy does; do not trust the weighted estimates",
-            LowOverlapWarning,
-            stacklevel=stacklevel,
-        )
+        warn_of_weights(counts, checked.policy, stacklevel=4)
+    return Estimate.of(method, (value, error), counts, checked.policy)
 
 
 # ------------------------------------------------------------------------- tables, intervals
@@ -329,7 +329,7 @@ def evaluate(
     rng: np.random.Generator | int | None = None,
     level: float = 0.95,
 ) -> pd.DataFrame:
-    """All estimates side by side, one row each, with normal intervals.
+    """The four estimates that most people want, one row each, with normal intervals.
 
     Parameters
     ----------
@@ -358,23 +358,25 @@ def evaluate(
     -----
     LowOverlapWarning
         Once, if the effective sample size is under 5 % of n.
-    """
-    import pandas as pd
+    PropensityWarning
+        Once, if the weights do not average one.
 
+    See Also
+    --------
+    table : for others, such as :func:`switch_doubly_robust`.
+    """
     counts = counts_of(data)
-    methods = list(FORMULAS) if counts.inverse is not None else ["direct_method"]
+    methods = EVERYDAY if counts.inverse is not None else ("direct_method",)
     if (folds, rng) != (None, None) and counts.inverse is None:
         raise ValueError("folds: expected None for a log without propensities, and no rng")
-    records = []
+    estimates = []
     for method in methods:
         extra: tuple[Any, ...] = (shrinkage, model) if method in MODELED else ()
         if method == "doubly_robust":
             extra += ((folds, rng),)
         rows = data if folds is not None else counts  # reduced to counts once
-        estimate = _estimate(method, rows, policy, *extra, warn=False)
-        low, high = estimate.interval(level)
-        records.append({**asdict(estimate), "low": low, "high": high})
+        estimates.append(_estimate(method, rows, policy, *extra, warn=False))
     if counts.inverse is not None:
-        _warn_of_low_overlap(records[0]["effective_sample_size"], len(counts), stacklevel=3)
-    columns = ["value", "standard_error", "low", "high", "n", "effective_sample_size"]
-    return pd.DataFrame(records).set_index("method")[[*columns, "max_weight", "unseen"]]
+        pi = given("ipw", counts, policy).policy
+        warn_of_weights(counts, pi, stacklevel=3)
+    return table(estimates, level=level)

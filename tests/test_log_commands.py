@@ -47,13 +47,14 @@ def refused(capsys, *words: object) -> str:
 
 def a_log(n: int = 400) -> data.Log:
     rng = np.random.default_rng(0)
-    arms = rng.choice(4, size=n, p=[0.4, 0.3, 0.2, 0.1])
+    behavior = 0.1 + 0.6 * rng.dirichlet([4.0, 3.0, 2.0, 1.0], size=n)
+    arms = (behavior.cumsum(axis=1) <= rng.random((n, 1))).sum(axis=1)
     contexts = rng.choice(2, size=n, p=[0.7, 0.3])
     return data.Log(
         contexts,
         arms,
         rng.normal(0.5 * arms * contexts, 0.5),
-        rng.uniform(0.1, 0.6, n),
+        behavior[np.arange(n), arms],
         context_labels=["left", "right"],
         arm_labels=[3, 5, 8, 13],
     )

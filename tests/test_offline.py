@@ -29,7 +29,9 @@ def noisy_log(n=40, seed=0, contexts=2, arms=4):
         np.repeat(np.arange(contexts), arms),
     )
     reward = rng.normal(0.3 * y - 0.5 * x, 0.8)
-    return Log(x, y, reward, rng.uniform(0.1, 0.9, n), arm_labels="abcd"[:arms])
+    # They drift, and their inverses have the mean that they should.
+    propensities = np.diff(np.sqrt(np.arange(arms + 1) / arms))[y] / rng.uniform(0.5, 1.5, n)
+    return Log(x, y, reward, propensities, arm_labels="abcd"[:arms])
 
 
 def loss_over_rows(log, reference, beta, score, together=None):

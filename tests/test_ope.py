@@ -75,6 +75,7 @@ def mean_and_error(values) -> tuple[float, float]:
 # --------------------------------------------------------------------------------- formulas
 
 
+@pytest.mark.filterwarnings("ignore::bandit.ope.PropensityWarning")
 @pytest.mark.parametrize("policy", [POLICY, POLICY[1]], ids=["(X, K)", "(K,)"])
 def test_ipw_is_the_mean_of_weighted_rewards(policy):
     log = a_log()
