@@ -25,6 +25,8 @@ from bandit.problem import Bandit, log_softmax
 
 # Cutting planes for kinked losses take seconds for this many arms, and minutes for twice as many.
 MOST_KINKED_ARMS = 40
+# Newton's method on preferences of so many arms takes minutes, and of ten times as many for ever.
+MOST_ARMS = 2000
 STEADY = ("value", "behavior", "optimal")
 # Losses whose minimizer over all softmax policies is π_ref exp(r/β)/Z for whatever pairs.
 CONTRASTIVE = ("copg", "rloo", "log_variance", "rebel")
@@ -99,10 +101,11 @@ def _learn_systems(lesson: Lesson, places: Places, reference: Array) -> tuple[Ar
     """ln π (N, m) of systems of one size, and what went wrong, or ""."""
     loss, reward = lesson.method.loss, lesson.reward.ravel()[places]
     closed = _closed_form(lesson, places, reward, reference)
-    if losses.traits(loss).piecewise_linear and places.shape[1] > MOST_KINKED_ARMS:
+    most = MOST_KINKED_ARMS if losses.traits(loss).piecewise_linear else MOST_ARMS
+    if closed is None and places.shape[1] > most:
         raise ValueError(
-            f"solver: expected 'minibatch' for {groups.name_of(loss)} with more than "
-            f"{MOST_KINKED_ARMS} arms to compare in a context, got {places.shape[1]}"
+            f"solver: expected 'minibatch' for {groups.name_of(loss)} with more than {most} arms "
+            f"to compare in a context, got {places.shape[1]}"
         )
     if closed is not None:
         return closed.log_optimal_policy(), ""

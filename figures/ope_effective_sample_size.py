@@ -90,6 +90,11 @@ def draw(numbers: pd.DataFrame) -> Figure:
         fontsize=10,
         fontweight="bold",
     )
+    figure.supxlabel(
+        "the four estimators of a log share its effective sample size and stand side by side",
+        fontsize=7,
+        color="#555555",
+    )
     handles = [
         Line2D([], [], color=color, marker="s", linestyle="", label=label)
         for label, color in ESTIMATORS.values()

@@ -253,6 +253,21 @@ def test_moments_are_no_rewards():
         data.from_dataframe(frame, **COLUMNS)
 
 
+def test_certain_choices_in_single_precision_are_certain(tmp_path):
+    """A softmax of float32 says 1.0000001."""
+    frame = pd.DataFrame({"item": ["a", "b"], "r": [1, 0], "p": [1.0000001, 0.5]})
+    frame.to_csv(tmp_path / "log.csv", index=False)
+    named = {"arm": "item", "reward": "r", "propensity": "p"}
+    by_hand = data.Log(None, [0, 1], [1.0, 0.0], frame.p)
+    for log in (data.from_dataframe(frame, **named), by_hand):
+        assert log.propensities.tolist() == [1.0, 0.5]
+    counts = data.count_csv(tmp_path / "log.csv", **named)
+    assert counts.inverse.tolist() == [[1.0, 2.0]]
+    assert data.from_counts([3, 1], [1, 0], [1.0000001, 0.5]).inverse.tolist() == [[3.0, 2.0]]
+    with pytest.raises(ValueError, match=r"row 1, column 'p': .* got '1\.00001'"):
+        data.from_dataframe(frame.replace(1.0000001, 1.00001), **named)
+
+
 def test_frames_are_checked():
     with pytest.raises(TypeError, match="frame: expected a DataFrame of pandas, got dict"):
         data.from_dataframe({"item": [1]}, arm="item", reward="item")

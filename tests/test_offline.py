@@ -278,6 +278,15 @@ def test_preferences_of_binary_counts_are_those_of_their_rows():
 # -------------------------------------------------------------------------------- never seen
 
 
+@pytest.mark.parametrize("method", ["ipo", "dpo", "grpo", "slic"])
+def test_more_arms_than_can_be_solved_are_refused_at_once(method):
+    """Copg has a closed form for any number."""
+    log = Log(None, np.arange(2001), np.arange(2001.0) / 2000, np.full(2001, 1 / 2001))
+    with pytest.raises(ValueError, match=r"solver: expected 'minibatch' for \w+ .* got 2001$"):
+        bandit.fit(log, method, beta=1.0)
+    assert bandit.fit(log, "copg", beta=1.0).diagnostics.converged
+
+
 @pytest.mark.parametrize(
     "method", ["copg", "ipo", "policy_gradient", "importance_sampling", "reward_weighted"]
 )

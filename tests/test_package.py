@@ -69,8 +69,12 @@ NAMES = {
     "bandit": "Bandit LogLinear Adam SGD History Fit fit train analysis data explorer losses "
     "offline ope pairs pessimism plots preferences presets related sweep sweeps verify",
     "bandit.sweeps": "sweep load RESULTS",
-    "bandit.data": "Log read_csv read_parquet from_counts open_bandit rock_paper_scissors digits "
-    "semi_synthetic",
+    "bandit.data": "Log Counts read_csv read_parquet count_csv count_parquet from_dataframe "
+    "from_counts count split open_bandit rock_paper_scissors digits semi_synthetic",
+    "bandit.ope": "Estimate ipw self_normalized_ipw direct_method doubly_robust "
+    "self_normalized_doubly_robust switch_doubly_robust optimistic_doubly_robust clipped_ipw slope "
+    "bootstrap empirical_bernstein clopper_pearson evaluate table cell_means LowOverlapWarning "
+    "PropensityWarning",
     "bandit.explorer": "Choice View explore draw app",
     "bandit.losses": "Group Score REGISTRY get traits copg ipo dpo slic policy_gradient "
     "importance_sampling ppo_clip clipped_objective rloo grpo rebel log_variance reward_weighted "

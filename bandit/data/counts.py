@@ -24,6 +24,8 @@ Labels = tuple[Hashable, ...]
 # Sums hold r²/p²: within these bounds no sum over a log overflows.
 LARGEST_REWARD = 1e50
 SMALLEST_PROPENSITY = 1e-50
+# What a certain choice has in single precision is 1.
+LARGEST_PROPENSITY = 1 + 1e-6
 # Ten tables of them are 1.6 GB: more contexts are those of a column that never repeats itself.
 MOST_CELLS = 20_000_000
 
@@ -310,7 +312,7 @@ def _inverse(propensity: ArrayLike, rows: Array) -> Array:
         raise ValueError(f"propensity: expected shape {rows.shape} like n, got {table.shape}")
     table = np.broadcast_to(table, rows.shape)
     used = rows > 0
-    strange = used & ((table < SMALLEST_PROPENSITY) | (table > 1))
+    strange = used & ((table < SMALLEST_PROPENSITY) | (table > LARGEST_PROPENSITY))
     expected = f"numbers in [{SMALLEST_PROPENSITY:g}, 1] where n is above 0"
     _checks.refuse("propensity", table, strange, expected)
-    return 1.0 / np.where(used, table, 1.0)
+    return 1.0 / np.where(used, np.minimum(table, 1.0), 1.0)

@@ -14,7 +14,15 @@ from numpy.typing import ArrayLike
 
 from bandit import _checks
 from bandit._checks import Array
-from bandit.data.counts import LARGEST_REWARD, SMALLEST_PROPENSITY, Codes, Counts, Labels, Tally
+from bandit.data.counts import (
+    LARGEST_PROPENSITY,
+    LARGEST_REWARD,
+    SMALLEST_PROPENSITY,
+    Codes,
+    Counts,
+    Labels,
+    Tally,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +48,8 @@ class Log:
     rewards : array_like (n,)
         Finite numbers.
     propensities : array_like (n,), optional
-        In (0, 1]: the probability that the logging policy gave to the logged arm.
+        In (0, 1]: the probability that the logging policy gave to the logged arm. What exceeds 1 by
+        a millionth or less is 1.
     context_labels, arm_labels : sequences, optional
         What the codes stand for; their lengths are X and K. Default: the codes themselves, up to
         the largest one logged.
@@ -158,10 +167,10 @@ def _propensities(values: ArrayLike, n: int) -> Array:
     propensities = _checks.finite_array("propensities", values)
     if propensities.shape != (n,):
         raise ValueError(f"propensities: expected shape (n,) = ({n},), got {propensities.shape}")
-    bad = (propensities < SMALLEST_PROPENSITY) | (propensities > 1)
+    bad = (propensities < SMALLEST_PROPENSITY) | (propensities > LARGEST_PROPENSITY)
     expected = f"numbers in [{SMALLEST_PROPENSITY:g}, 1]"
     _checks.refuse("propensities", propensities, bad, expected)
-    return propensities
+    return np.minimum(propensities, 1.0)
 
 
 Data = Log | Counts

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 
 from bandit import _checks
 from bandit._checks import Array, shown
-from bandit.data.counts import LARGEST_REWARD, SMALLEST_PROPENSITY, Codes, Labels
+from bandit.data.counts import (
+    LARGEST_PROPENSITY,
+    LARGEST_REWARD,
+    SMALLEST_PROPENSITY,
+    Codes,
+    Labels,
+)
 from bandit.data.labels import Coder, joined, merge, ordered
 from bandit.data.log import BadRowsWarning, Log
 
@@ -229,7 +235,7 @@ class Parser:
             else merge(self.contexts, contexts[0][good], contexts[1]),
             merge(self.arms, arms[0][good], arms[1]),
             rewards[good],
-            None if propensities is None else propensities[good],
+            None if propensities is None else np.minimum(propensities[good], 1.0),
         )
 
     def _good(
@@ -243,7 +249,7 @@ class Parser:
         # NaN fails every comparison.
         good = (np.abs(rewards) <= LARGEST_REWARD) & (arms[0] >= 0)
         if propensities is not None:
-            good &= (propensities >= SMALLEST_PROPENSITY) & (propensities <= 1)
+            good &= (propensities >= SMALLEST_PROPENSITY) & (propensities <= LARGEST_PROPENSITY)
         if contexts is not None:
             good &= contexts[0] >= 0
         if self.given is not None and arms[1]:
@@ -301,7 +307,10 @@ class Parser:
             return "not a number"
         if column == self.columns.reward and abs(number) > LARGEST_REWARD:
             return "too large"
-        if column == self.columns.propensity and not SMALLEST_PROPENSITY <= number <= 1:
+        if (
+            column == self.columns.propensity
+            and not SMALLEST_PROPENSITY <= number <= LARGEST_PROPENSITY
+        ):
             return "not in (0, 1]"
         return None
 
