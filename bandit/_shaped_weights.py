@@ -84,7 +84,8 @@ def switch_doubly_robust(
     Returns
     -------
     Estimate
-        As of :func:`clipped_ipw`.
+        As of :func:`clipped_ipw`. The standard error takes q as given: where weights are cut the
+        model speaks, so let other rows fit it.
 
     Raises
     ------
@@ -128,7 +129,8 @@ def optimistic_doubly_robust(
     Returns
     -------
     Estimate
-        As of :func:`clipped_ipw`.
+        As of :func:`clipped_ipw`. The standard error takes q as given: where weights are cut the
+        model speaks, so let other rows fit it.
 
     Raises
     ------

@@ -90,11 +90,6 @@ def draw(numbers: pd.DataFrame) -> Figure:
         fontsize=10,
         fontweight="bold",
     )
-    figure.supxlabel(
-        "the four estimators of a log share its effective sample size and stand side by side",
-        fontsize=7,
-        color="#555555",
-    )
     handles = [
         Line2D([], [], color=color, marker="s", linestyle="", label=label)
         for label, color in ESTIMATORS.values()
@@ -105,7 +100,13 @@ def draw(numbers: pd.DataFrame) -> Figure:
     ]
     handles.append(Line2D([], [], color="#555555", linestyle="--", label="published rate"))
     handles.append(Line2D([], [], color="#555555", linestyle=":", label="random log's mean"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=4,
+        title="the four estimators of a log share its effective sample size and stand side by side",
+        title_fontsize=7,
+    )
     return figure
 
 

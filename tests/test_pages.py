@@ -27,7 +27,7 @@ def test_python_examples_print_what_is_written_below_them(page):
     text = (PAGES / page).read_text(encoding="utf-8")
     pattern = r"^```python\n(.*?)^```\n\n```text\n(.*?)^```$"
     shown = re.findall(pattern, text, flags=re.MULTILINE | re.DOTALL)
-    assert len(shown) == text.count("```python\n") == 1
+    assert len(shown) == text.count("```python\n") >= 1
     for code, expected in shown:
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
