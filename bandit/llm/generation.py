@@ -128,11 +128,17 @@ def _sample(
 def _next_logits(model: Any, ids: Tensor, mask: Tensor) -> Any:
     """A coroutine: yields the logits (B, V) after the rows so far, is sent a token (B, 1) for each.
 
-    What the model computed for earlier tokens is kept, if it can keep it.
+    What the model computed for earlier tokens is kept, if it can keep it; a prompt that several
+    rows begin with is then computed once.
     """
     taken = inspect.signature(unwrapped(model).forward).parameters
     keeps = "past_key_values" in taken
     last = {"logits_to_keep": 1} if "logits_to_keep" in taken else {}
+    rows = None
+    if keeps:
+        distinct = torch.stack([ids, mask], dim=1)  # (B, 2, T)
+        distinct, rows = torch.unique(distinct, dim=0, return_inverse=True)
+        ids, mask = distinct.unbind(dim=1)
     fresh, cache = ids, None
     while True:
         inputs = model_inputs(unwrapped(model), ids, mask)
@@ -141,8 +147,13 @@ def _next_logits(model: Any, ids: Tensor, mask: Tensor) -> Any:
             if "position_ids" in inputs:
                 inputs["position_ids"] = inputs["position_ids"][:, -fresh.shape[1] :]
         output = model(**inputs, **last)
-        cache = output.past_key_values if keeps else None
-        fresh = yield output.logits[:, -1]
+        cache, logits = output.past_key_values if keeps else None, output.logits[:, -1]
+        keeps = cache is not None
+        if rows is not None:  # from now on they differ
+            if cache is not None:
+                cache.reorder_cache(rows)
+            logits, ids, mask, rows = logits[rows], ids[rows], mask[rows], None
+        fresh = yield logits
         ids = torch.cat([ids, fresh], dim=1)
         mask = torch.cat([mask, torch.ones_like(fresh)], dim=1)
 

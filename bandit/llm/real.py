@@ -2,7 +2,7 @@
 
 ``python -m bandit.llm.real --task sentiment`` continues sentences, with VADER's sentiment for a
 reward; ``--task summaries`` summarizes abstracts of papers (aclsum), with a reward learned from
-preferences: a Bradley–Terry model, linear in the last hidden state of the reference, that was shown
+preferences: a Bradley–Terry model, linear in hidden states of the reference, that was shown
 people's summaries beside summaries of other papers and beside the reference's own.
 
 The order of things, every one kept in a file of ``--out`` and not done again: the reference writes
@@ -77,6 +77,11 @@ SIZES = {
     "small": Size(32, 16, 16, samples=8, tokens=20, steps=40, batch_size=4, seeds=3),
     "full": Size(64, 32, 32, samples=16, tokens=32, steps=300, batch_size=8, seeds=3),
 }
+SUMMARY_SIZES = {
+    "smoke": Size(8, 4, 4, samples=4, tokens=12, steps=6, batch_size=2, seeds=1),
+    "small": Size(32, 8, 16, samples=4, tokens=24, steps=20, batch_size=2, seeds=3),
+    "full": Size(64, 32, 32, samples=16, tokens=40, steps=300, batch_size=4, seeds=3),
+}
 
 LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 
@@ -113,9 +118,7 @@ def sampled(
 ) -> list[dict[str, Any]]:
     """A record for each prompt: ids, completions and their texts, ln μ."""
     ids = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
-    drawn, log_probs = generate(
-        model, ids, samples=count, max_new_tokens=tokens, rng=seed, batch_size=64
-    )
+    drawn, log_probs = generate(model, ids, samples=count, max_new_tokens=tokens, rng=seed)
     return [
         {
             "prompt": row,
@@ -285,7 +288,7 @@ def prepare(task: str, folder: Path, size: Size) -> tuple[Experiment, dict[str, 
         all_papers = papers()
         prompts = [chat(tokenizer, paper) for paper in all_papers[:count]]
         # The reward is learned on papers that are neither trained on nor measured with.
-        judged = all_papers[count : 2 * count]
+        judged = all_papers[count:]
         asked = [chat(tokenizer, paper) for paper in judged]
         own = kept(
             folder / "own.json",
@@ -293,7 +296,8 @@ def prepare(task: str, folder: Path, size: Size) -> tuple[Experiment, dict[str, 
         )
         texts = [record["texts"][0] for record in own]
         learned = kept(
-            folder / "reward-model.json", lambda: learn_reward(model, tokenizer, judged, texts)
+            folder / "reward-model.json",
+            lambda: learn_reward(model, tokenizer, judged, texts, size.tokens),
         )
         reward = learned_reward(model, tokenizer, learned)
         about = {name: learned[name] for name in learned if name.startswith("accuracy")}
@@ -372,9 +376,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("results/llm-real"), metavar="FOLDER")
     options = parser.parse_args(argv)
     os.environ["HF_HUB_OFFLINE"] = "1"
-    size, folder = SIZES[options.size], options.out / f"{options.task}-{options.size}"
-    if options.task == "summaries":  # whose prompts are many times as long
-        size = size._replace(batch_size=max(1, size.batch_size // 2))
+    size = (SUMMARY_SIZES if options.task == "summaries" else SIZES)[options.size]
+    folder = options.out / f"{options.task}-{options.size}"
     settings = {"task": options.task, "beta": BETA, "label_scale": LABEL_SCALE, **size._asdict()}
     if (before := kept(folder / "settings.json", lambda: settings)) != settings:
         raise ValueError(f"out: expected a folder without results of {before}, got {folder}")

@@ -6,6 +6,8 @@ summaries from ``aclsum``.
 
 from __future__ import annotations
 
+import copy
+import functools
 import importlib.util
 import json
 import os
@@ -95,6 +97,10 @@ def sentences() -> list[str]:
     return [made[i] for i in np.random.default_rng(0).permutation(len(made))]
 
 
+CHARACTERS = 300
+"""How much of an abstract is shown: what it is about and, mostly, what was done."""
+
+
 class Paper(NamedTuple):
     """The beginning of an abstract, and what a person said about it."""
 
@@ -114,7 +120,7 @@ def papers() -> list[Paper]:
         for line in (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
     ]
     return [
-        Paper(" ".join(line["sentences"]["abstract"])[:500], line["summary"]["approach"])
+        Paper(" ".join(line["sentences"]["abstract"])[:CHARACTERS], line["summary"]["approach"])
         for line in lines
         if line["sentences"]["abstract"]
     ]
@@ -131,18 +137,35 @@ def chat(tokenizer: Any, paper: Paper) -> str:
 # -------------------------------------------------------------------------------- learned reward
 
 
-def features(model: Any, tokenizer: Any, texts: Sequence[str]) -> np.ndarray:
-    """The last hidden state (N, d) of each text, scaled to a norm of 1."""
+def features(
+    model: Any, tokenizer: Any, prompts: Sequence[str], completions: Sequence[str]
+) -> np.ndarray:
+    """A vector (d,) for each completion of its prompt, scaled to a norm of 1, as (N, d).
+
+    It is the mean hidden state of the completion's tokens after two thirds of the layers: what a
+    text is about lies there, while the last layers prepare the next token. Prompts that follow upon
+    themselves are computed once.
+    """
     rows = []
+    before, cache, last = None, None, 0
+    layer = 2 * model.config.num_hidden_layers // 3
+    decoder = functools.partial(model.get_decoder(), use_cache=True, output_hidden_states=True)
     with torch.no_grad():
-        for text in texts:
-            ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
-            hidden = model.get_decoder()(input_ids=ids.to(model.device))[0][0, -1]
-            rows.append((hidden / hidden.norm()).double().cpu().numpy())
+        for prompt, completion in zip(prompts, completions, strict=True):
+            if prompt != before:
+                # The last token is left for the second pass, which must not be empty.
+                *ids, last = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+                cache = decoder(torch.tensor([ids], device=model.device)).past_key_values
+                before = prompt
+            ids = [last, *tokenizer(completion, add_special_tokens=False)["input_ids"]]
+            said = torch.tensor([ids], device=model.device)
+            states = decoder(said, past_key_values=copy.deepcopy(cache)).hidden_states[layer]
+            hidden = states[0].double().mean(dim=0)
+            rows.append((hidden / hidden.norm()).cpu().numpy())
     return np.array(rows)
 
 
-def linear_reward(better: np.ndarray, worse: np.ndarray, decay: float = 1e-2) -> np.ndarray:
+def linear_reward(better: np.ndarray, worse: np.ndarray, decay: float = 1e-3) -> np.ndarray:
     """w (d,) of the Bradley–Terry model P(y ≻ y') = σ(w·(f(y) − f(y'))), by Newton's method."""
     difference = better - worse
     w = np.zeros(difference.shape[1])
@@ -158,33 +181,31 @@ def linear_reward(better: np.ndarray, worse: np.ndarray, decay: float = 1e-2) ->
 
 
 def learn_reward(
-    model: Any, tokenizer: Any, judged: Sequence[Paper], own: Sequence[str]
+    model: Any, tokenizer: Any, judged: Sequence[Paper], own: Sequence[str], tokens: int
 ) -> dict[str, Any]:
     """A reward of summaries from preferences, and its accuracy on papers it has not seen.
 
     People's summaries are preferred to the next paper's and to the reference's ``own``; two thirds
-    of the papers are learned from. The numbers are for :func:`learned_reward`, scaled to a standard
-    deviation of ½ over all summaries seen.
+    of the papers are learned from. All are cut after as many ``tokens`` as the reference's own are:
+    otherwise it would be enough to see which of them end. The numbers are for
+    :func:`learned_reward`, scaled to a standard deviation of ½ over all summaries seen.
     """
-    prompts = [chat(tokenizer, paper) for paper in judged]
     count = len(judged)
-    people, swapped, machine = (
-        features(model, tokenizer, [p + y for p, y in zip(prompts, texts, strict=True)])
-        for texts in (
-            [paper.summary for paper in judged],
-            [judged[(i + 1) % count].summary for i in range(count)],
-            own,
-        )
-    )
+    written = [tokenizer(paper.summary, add_special_tokens=False)["input_ids"] for paper in judged]
+    people = tokenizer.batch_decode([ids[:tokens] for ids in written], skip_special_tokens=True)
+    texts = [text for i in range(count) for text in (people[i], people[(i + 1) % count], own[i])]
+    prompts = [prompt for paper in judged for prompt in [chat(tokenizer, paper)] * 3]
+    seen = features(model, tokenizer, prompts, texts)  # (3 count, d)
     half = 2 * count // 3
-    better = np.concatenate([people[:half], people[:half]])
-    w = linear_reward(better, np.concatenate([swapped[:half], machine[:half]]))
-    seen = np.concatenate([people, swapped, machine]) @ w
+    by_person, of_another, by_machine = (seen[i::3] for i in range(3))
+    better = np.concatenate([by_person[:half], by_person[:half]])
+    w = linear_reward(better, np.concatenate([of_another[:half], by_machine[:half]]))
+    scale = 0.5 / (seen @ w).std()
     return {
-        "accuracy_other_paper": float(np.mean((people - swapped)[half:] @ w > 0)),
-        "accuracy_machine": float(np.mean((people - machine)[half:] @ w > 0)),
-        "weights": (w * 0.5 / seen.std()).tolist(),
-        "shift": float(seen.mean() * 0.5 / seen.std()),
+        "accuracy_other_paper": float(np.mean((by_person - of_another)[half:] @ w > 0)),
+        "accuracy_machine": float(np.mean((by_person - by_machine)[half:] @ w > 0)),
+        "weights": (w * scale).tolist(),
+        "shift": float((seen @ w).mean() * scale),
     }
 
 
@@ -193,7 +214,6 @@ def learned_reward(model: Any, tokenizer: Any, learned: Mapping[str, Any]) -> re
     w, shift = np.array(learned["weights"]), learned["shift"]
 
     def reward(prompts: list[str], completions: list[str]) -> list[float]:
-        texts = [p + c for p, c in zip(prompts, completions, strict=True)]
-        return (features(model, tokenizer, texts) @ w - shift).tolist()
+        return (features(model, tokenizer, prompts, completions) @ w - shift).tolist()
 
     return reward

@@ -123,6 +123,20 @@ def test_prompts_of_unequal_length_do_not_disturb_each_other(model):
     assert alone.completions == together.completions[:1]
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_a_prompt_is_computed_once_for_all_its_samples(make_model, kind):
+    model, shapes = make_model(kind), []
+    model.get_input_embeddings().register_forward_pre_hook(
+        lambda module, args: shapes.append(tuple(args[0].shape))
+    )
+    options = {"samples": 5, "max_new_tokens": 3, "eos": (), "rng": 1}
+    generate(model, PROMPTS, **options)
+    assert shapes == [(3, 7), (15, 1), (15, 1)]
+    shapes.clear()
+    generate(model, PROMPTS, **options, batch_size=4)  # some prompts are cut in two
+    assert shapes[::3] == [(1, 3), (2, 3), (2, 7), (1, 7)]
+
+
 def test_ends_belong_to_completions(model):
     drawn, _ = generate(model, PROMPTS, samples=40, max_new_tokens=4, rng=5)
     texts = [y for group in drawn for y in group]

@@ -17,9 +17,14 @@ from bandit.llm import real, real_data
 class Tokenizer:
     """A token for each letter, and a template that says who speaks."""
 
-    def __call__(self, text, add_special_tokens=True):
+    def __call__(self, text, add_special_tokens=False):
         assert not add_special_tokens
         return {"input_ids": [1 + ord(letter) % 22 for letter in text]}
+
+    def batch_decode(self, rows, skip_special_tokens):
+        """Letters of the same tokens, if not the same letters."""
+        assert skip_special_tokens
+        return ["".join(chr(88 + (i - 1)) for i in row) for row in rows]
 
     def apply_chat_template(self, turns, tokenize, add_generation_prompt):
         assert not tokenize
@@ -116,7 +121,7 @@ def test_papers_come_from_the_package(installed):
     found = real_data.papers()
     assert [paper.summary[:6] for paper in found] == ["of one", "of two", "of xxx"]
     assert found[0].abstract == "one and more"
-    assert len(found[2].abstract) == 500
+    assert len(found[2].abstract) == real_data.CHARACTERS
 
 
 def test_without_the_package_there_are_no_papers(monkeypatch):
@@ -132,14 +137,28 @@ def test_a_request_ends_where_the_answer_begins():
     assert "A summary." not in asked
 
 
-def test_features_are_last_hidden_states_of_norm_1(make_model):
-    model, tokenizer = make_model("llama"), Tokenizer()
-    found = real_data.features(model, tokenizer, ["one text", "another"])
+def test_features_are_mean_hidden_states_of_norm_1(make_model):
+    """Of the completion's tokens and the one before it, after two thirds of the layers."""
+    model, tokenizer = make_model("llama", num_hidden_layers=3), Tokenizer()
+    seen = []
+    hook = model.register_forward_hook(lambda *_: pytest.fail("logits are not needed"))
+    other = (
+        model.get_decoder()
+        .layers[0]
+        .register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[1]))
+    )
+    prompts, completions = ["one", "one", "another"], [" text", "", " longer text"]
+    found = real_data.features(model, tokenizer, prompts, completions)
+    hook.remove()
+    other.remove()
+    assert seen == [2, 6, 1, 6, 13]  # what stands before two completions, once
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1)
-    ids = torch.tensor([tokenizer("another", add_special_tokens=False)["input_ids"]])
-    with torch.no_grad():
-        hidden = model(ids, output_hidden_states=True).hidden_states[-1][0, -1].double()
-    np.testing.assert_allclose(found[1], hidden / hidden.norm(), rtol=1e-5)
+    for prompt, completion, row in zip(prompts, completions, found, strict=True):
+        ids = torch.tensor([tokenizer(prompt + completion)["input_ids"]])
+        with torch.no_grad():
+            states = model(ids, output_hidden_states=True).hidden_states[2][0].double()
+        mean = states[len(prompt) - 1 :].mean(dim=0)
+        np.testing.assert_allclose(row, mean / mean.norm(), rtol=1e-4, atol=1e-6)
 
 
 def test_the_linear_reward_is_the_regularized_likelihoods_maximum():
@@ -160,7 +179,7 @@ def test_a_reward_is_learned_and_judged_on_other_papers(make_model):
     model, tokenizer = make_model("llama"), Tokenizer()
     judged = [real_data.Paper(f"abstract {i}", f"summary {i * i} z") for i in range(12)]
     own = [f"words {i} q" for i in range(12)]
-    learned = real_data.learn_reward(model, tokenizer, judged, own)
+    learned = real_data.learn_reward(model, tokenizer, judged, own, tokens=20)
     learned = json.loads(json.dumps(learned))  # as it is kept
     assert learned["accuracy_machine"] == 1
     assert 0 <= learned["accuracy_other_paper"] <= 1
@@ -176,8 +195,8 @@ def test_a_reward_is_learned_and_judged_on_other_papers(make_model):
     assert learned["accuracy_other_paper"] == np.mean(people[8:] > swapped[8:])
     # Of eight papers: people's before another paper's, and before the model's own.
     difference = [
-        real_data.features(model, tokenizer, [prompts[i] + judged[i].summary])
-        - real_data.features(model, tokenizer, [prompts[i] + other])
+        real_data.features(model, tokenizer, [prompts[i]], [judged[i].summary])
+        - real_data.features(model, tokenizer, [prompts[i]], [other])
         for i in range(8)
         for other in (judged[i + 1].summary, own[i])
     ]
@@ -187,3 +206,6 @@ def test_a_reward_is_learned_and_judged_on_other_papers(make_model):
     np.testing.assert_allclose(
         w / np.linalg.norm(w), expected / np.linalg.norm(expected), atol=1e-6
     )
+    # All are as long as the model's own: of these summaries the beginnings are the same.
+    short = real_data.learn_reward(model, tokenizer, judged, own, tokens=7)
+    assert short["accuracy_other_paper"] == 0
