@@ -21,7 +21,7 @@ from torch import Tensor
 
 from bandit import _checks
 from bandit.llm import fingerprints
-from bandit.llm.records import CHECKED, BadRowError, Reader, Row, Tokens, json_lines
+from bandit.llm.records import CHECKED, BadRowError, Reader, Row, Tokens, json_lines, parquet_rows
 
 if TYPE_CHECKING:
     import datasets
@@ -145,7 +145,10 @@ class Completions(Sequence[Row]):
             ``prompt`` and ``completions`` (text or token ids), with any of ``rewards`` (G,),
             ``preference`` in [0, 1] (pairs), ``behavior_log_prob`` (G,), ``truncated`` (G,) bool;
             or ``prompt``, ``chosen`` and ``rejected``, perhaps with ``chosen_score`` and
-            ``rejected_score``, which is a pair with preference 1. Other columns are ignored.
+            ``rejected_score``, which is a pair with preference 1. Other columns are ignored. A
+            prompt may be a list of messages (``role``, ``content``), which the tokenizer's chat
+            template renders; its completions are then texts, or each a list of one message of the
+            assistant.
         tokenizer : optional
             A ``transformers`` tokenizer, for text.
         eos : int or None, optional
@@ -202,11 +205,7 @@ class Completions(Sequence[Row]):
     @classmethod
     def from_parquet(cls, path: str | os.PathLike[str], **options: Any) -> Completions:
         """From a Parquet file (needs ``pyarrow``); options as in :meth:`from_records`."""
-        from pyarrow import parquet
-
-        batches = parquet.ParquetFile(path).iter_batches()
-        records = (record for batch in batches for record in batch.to_pylist())
-        return cls.from_records(records, **{"source": f"{path}, row", **options})
+        return cls.from_records(parquet_rows(path), **{"source": f"{path}, row", **options})
 
     @classmethod
     def from_dataset(cls, dataset: datasets.Dataset, **options: Any) -> Completions:

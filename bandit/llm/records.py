@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bandit._checks import Array
+from bandit.llm.messages import ChatError, Messages, is_chat, rendered, reply
 
 Tokens = str | Sequence[int]
 
@@ -34,6 +35,10 @@ class Row(NamedTuple):
 
 # Fields that all rows have, or none.
 CHECKED = ("rewards", "preference", "behavior_log_prob")
+
+
+# Losses are computed in single precision, where more than this is infinite.
+LARGEST = float(np.finfo(np.float32).max)
 
 
 class BadRowError(ValueError):
@@ -63,6 +68,8 @@ class Reader(NamedTuple):
         truncated = [False] * size if truncated is None else truncated
         if not _is_list(truncated) or len(truncated) != size:
             raise BadRowError("truncated", "lengths differ", f"{size} values", repr(truncated))
+        if not all(isinstance(cut, (bool, np.bool_)) for cut in truncated):
+            raise BadRowError("truncated", "not true or false", "true or false", repr(truncated))
         ids = [
             self.completion(text, prompt_column, prompt, bool(cut))
             for text, cut in zip(completions, truncated, strict=True)
@@ -87,7 +94,13 @@ class Reader(NamedTuple):
 
     def ids(self, column: str, tokens: Any) -> list[int]:
         """Token ids of a prompt, or of a completion not yet ended."""
-        if isinstance(tokens, str):
+        if is_chat(tokens):
+            try:
+                tokens = rendered(self.tokenizer, tokens, to_answer=True)
+            except ChatError as error:
+                raise BadRowError(column, "not a chat", error.expected, error.got) from None
+            ids = list(self.tokenizer(tokens, add_special_tokens=False)["input_ids"])
+        elif isinstance(tokens, str):
             if self.tokenizer is None:
                 raise BadRowError(column, "no tokenizer", "token ids, or a tokenizer", "text")
             ids = list(self.tokenizer(tokens, add_special_tokens=False)["input_ids"])
@@ -110,15 +123,33 @@ class Reader(NamedTuple):
         """Token ids of a completion: without its prompt, with its end."""
         column, is_text = "completions", isinstance(tokens, str)
         if self.with_prompt and (is_text or _is_list(tokens)):
-            start = prompt if is_text else prompt_ids
+            start = prompt if is_text or is_chat(tokens) else prompt_ids
             comparable = isinstance(start, str) or not is_text
             if not comparable or list(tokens[: len(start)]) != list(start):
                 raise BadRowError(column, "does not begin with its prompt", "the prompt first")
             tokens = tokens[len(start) :]
+        if is_chat(tokens):
+            return self.reply(tokens, prompt, cut)
         ids = self.ids(column, tokens)
         eos = self.eos
         if isinstance(eos, EllipsisType):
             eos = self.tokenizer.eos_token_id if is_text else None
+        return ids if cut or eos is None or ids[-1] == eos else [*ids, eos]
+
+    def reply(self, messages: Messages, prompt: Any, cut: bool) -> list[int]:
+        """Token ids of a completion that is a message of the assistant."""
+        column = "completions"
+        if not is_chat(prompt):
+            raise BadRowError(column, "messages after a text", "text after a text", "messages")
+        try:
+            ids = self.ids(column, reply(self.tokenizer, prompt, messages))
+        except ChatError as error:
+            raise BadRowError(column, "not a chat", error.expected, error.got) from None
+        eos = self.tokenizer.eos_token_id if isinstance(self.eos, EllipsisType) else self.eos
+        if eos in ids:  # after it there is what stands between messages
+            ids = ids[: ids.index(eos) + (not cut)]
+        if not ids:
+            raise BadRowError(column, "empty completion", "at least one token")
         return ids if cut or eos is None or ids[-1] == eos else [*ids, eos]
 
 
@@ -146,6 +177,9 @@ def _columns(record: Mapping[str, Any]) -> tuple[Any, Sequence[Any], Any, Any]:
         return record["prompt"], completions, record.get("rewards"), record.get("preference")
     if record.get("rejected") is None:
         raise BadRowError("rejected", "missing column", "a value", "None")
+    for column in ("completions", "rewards", "preference"):  # which of both would be meant?
+        if record.get(column) is not None:
+            raise BadRowError(column, "two kinds of row", "none beside chosen", "one")
     scores = [record.get("chosen_score"), record.get("rejected_score")]
     given = None if scores == [None, None] else scores
     return record["prompt"], [record["chosen"], record["rejected"]], given, 1.0
@@ -174,8 +208,10 @@ def _numbers(column: str, values: Any, size: int) -> Array | None:
     if not _is_list(values) or len(values) != size:
         raise BadRowError(column, "lengths differ", f"{size} numbers", repr(values))
     array = np.array([_number(column, value) for value in values])
-    if not np.isfinite(array).all():
-        raise BadRowError(column, "not finite", "finite numbers", array.tolist())
+    if not (np.abs(array) <= LARGEST).all():
+        finite = np.isfinite(array).all()
+        expected = f"numbers up to {LARGEST:.2g}" if finite else "finite numbers"
+        raise BadRowError(column, "not finite", expected, array.tolist())
     if column == "behavior_log_prob" and array.max() > 1e-4:
         raise BadRowError(column, "above 0", "log-probabilities", array.tolist())
     return array
@@ -187,11 +223,35 @@ def json_lines(path: str | os.PathLike[str]) -> Iterator[Mapping[str, Any]]:
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 try:
-                    record = json.loads(line.decode())
-                except ValueError as error:
+                    # Some editors put a mark of byte order before the first line.
+                    record = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+                except (ValueError, RecursionError) as error:
                     raise ValueError(f"{path}, line {number}: expected JSON, got {error}") from None
                 if not isinstance(record, dict):
                     raise ValueError(
                         f"{path}, line {number}: expected a JSON object, got {record!r}"
                     )
                 yield record
+
+
+def parquet_rows(path: str | os.PathLike[str]) -> Iterator[Mapping[str, Any]]:
+    """The rows of a Parquet file (needs ``pyarrow``), a part of it in memory at a time."""
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                yield from batch.to_pylist()
+    except pyarrow.ArrowException as error:
+        said = str(error).strip().splitlines()[0]
+        raise ValueError(f"{path}: expected a Parquet file, got: {said}") from None
+
+
+def records_of(path: str | os.PathLike[str], name: str = "data") -> Iterator[Mapping[str, Any]]:
+    """The records of a ``.jsonl`` or ``.parquet`` file; ``name`` is what a message calls it."""
+    readers = {".jsonl": json_lines, ".parquet": parquet_rows}
+    suffix = os.path.splitext(path)[1]
+    if suffix not in readers:
+        raise ValueError(f"{name}: expected a .jsonl or .parquet file, got {path}")
+    return readers[suffix](path)

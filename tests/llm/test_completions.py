@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
@@ -178,6 +179,12 @@ def test_a_bad_row_is_named_or_counted(reason):
         (changed(3), "completions: expected text or token ids, got int"),
         ({"completions": [COMPLETIONS[0], 3]}, "completions: expected a list of completions"),
         ({"truncated": [[True, False], 3]}, "truncated: expected 3 values, got 3"),
+        (
+            {"truncated": [[True, False], [False, "no", 0]]},
+            "truncated: expected true or false, got",
+        ),
+        # In single precision, which losses are computed in, that is infinite.
+        ({"rewards": [[0, 1], [0, 1e39, 1]]}, r"rewards: expected numbers up to 3.4e\+38, got"),
         (changed(3) | {"with_prompt": True}, "completions: expected the prompt first"),
     ],
 )
@@ -219,6 +226,16 @@ def test_bos_can_be_another_token_or_none_than_the_tokenizers(tokenizer):
         Completions.from_lists([[6, 6]], [[[4], [3]]], tokenizer=tokenizer, bos=6)
 
 
+@pytest.mark.parametrize("column", ["completions", "rewards", "preference"])
+def test_a_pair_that_is_a_group_too_is_refused(column):
+    """Which of both would be meant? One of them would be lost without a word."""
+    value = {"completions": [[3], [4]], "rewards": [0, 1], "preference": 0.2}[column]
+    record = {"prompt": [2], "chosen": [3], "rejected": [4], column: value}
+    with pytest.raises(ValueError, match=rf"^row 0, {column}: expected none beside chosen"):
+        Completions.from_records([record])
+    assert len(Completions.from_records([record | {column: None}])) == 1
+
+
 def test_rows_keep_their_number_when_others_are_dropped():
     data = Completions.from_lists([[], [3], [4]], [[[2], [3]]] * 3, on_bad="drop")
     assert [row.row_id for row in data] == [1, 2]
@@ -248,6 +265,9 @@ def test_a_bad_line_of_a_file_is_named(tmp_path):
     path.write_bytes(b'{"prompt": [1], "completions": [[2], [3]]}\n"\xff"\n')
     with pytest.raises(ValueError, match=r"data.jsonl, line 2: expected JSON, got 'utf-8'"):
         Completions.from_jsonl(path)
+    path.write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"data.jsonl, line 1: expected JSON, got maximum recurs"):
+        Completions.from_jsonl(path)
     path.write_text("[1, 2]\n")
     with pytest.raises(ValueError, match=r"data.jsonl, line 1: expected a JSON object"):
         Completions.from_jsonl(path)
@@ -257,6 +277,22 @@ def test_a_bad_line_of_a_file_is_named(tmp_path):
     path.write_text('{"prompt": [1], "chosen": [2], "rejected": [3], "chosen_score": 1}\n')
     with pytest.raises(ValueError, match=r"record 0, rewards: expected a number, got None"):
         Completions.from_jsonl(path)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_files_of_other_systems_are_read(tmp_path, end):
+    """With a mark of byte order, carriage returns, and separators of lines inside of texts."""
+    path, row = tmp_path / "data.jsonl", '{"prompt": [1], "completions": [[2]], "note": "a\u2028é"}'
+    path.write_bytes(b"\xef\xbb\xbf" + (row + end + end + row).encode())
+    assert len(Completions.from_jsonl(path)) == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"no Parquet"])
+def test_a_file_that_is_no_parquet_is_named(tmp_path, content):
+    path = tmp_path / "data.parquet"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"data.parquet: expected a Parquet file, got: "):
+        Completions.from_parquet(path)
 
 
 def test_arguments_that_do_not_fit():
@@ -288,6 +324,101 @@ def test_a_slice_is_data_too():
     part = lists()[1:]
     assert isinstance(part, Completions)
     assert [row.row_id for row in part] == [1]
+
+
+# --------------------------------------------------------------------------------- messages
+
+TEMPLATE = (
+    "{% for m in messages %}{% if m.role not in ('user', 'assistant') %}"
+    "{{ raise_exception('who is ' + m.role + '?') }}{% endif %}"
+    "<s> {{ 'on' if m.role == 'user' else 'a' }} {{ m.content }} </s> . {% endfor %}"
+    "{% if add_generation_prompt %}<s> a {% endif %}"
+)
+
+
+@pytest.fixture
+def chatting(tokenizer):
+    """With a template that writes a full stop between messages."""
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer
+
+
+def user(text):
+    return [{"role": "user", "content": text}]
+
+
+def assistant(text):
+    return [{"role": "assistant", "content": text}]
+
+
+def test_messages_are_rendered_by_the_template(chatting):
+    """The answer ends with its end: what the template writes between messages is not learned."""
+    records = [
+        {"prompt": user("the cat"), "completions": [assistant("sat on"), "mat"]},
+        {"prompt": user("the cat"), "chosen": assistant("sat"), "rejected": assistant("on")},
+    ]
+    group, pair = (Completions.from_records([r], tokenizer=chatting)[0] for r in records)
+    assert group.prompt_ids == pair.prompt_ids == [BOS, 5, 2, 3, EOS, 8, BOS, 6]
+    assert group.completion_ids == [[4, 5, EOS], [7, EOS]]
+    assert pair.completion_ids == [[4, EOS], [5, EOS]]
+    assert pair.preference == 1
+    # What the template would have written, up to the end of the answer.
+    whole = chatting.apply_chat_template(user("the cat") + assistant("sat on"), tokenize=True)
+    whole = list(whole["input_ids"])
+    assert whole[: whole.index(8, 7)] == group.prompt_ids + group.completion_ids[0]
+
+
+def test_a_truncated_answer_is_not_ended(chatting):
+    record = {"prompt": user("the"), "completions": [assistant("sat on")] * 2}
+    data = Completions.from_records([record | {"truncated": [True, False]}], tokenizer=chatting)
+    assert data[0].completion_ids == [[4, 5], [4, 5, EOS]]
+    data = Completions.from_records([record], tokenizer=chatting, eos=5)
+    assert data[0].completion_ids == [[4, 5]] * 2
+
+
+def test_answers_may_repeat_their_prompt(chatting):
+    first = user("the cat")
+    record = {"prompt": first, "completions": [first + assistant(y) for y in ("sat", "on")]}
+    data = Completions.from_records([record], tokenizer=chatting, with_prompt=True)
+    assert data[0].completion_ids == [[4, EOS], [5, EOS]]
+    record["prompt"] = user("a cat")
+    with pytest.raises(ValueError, match=r"^row 0, completions: expected the prompt first"):
+        Completions.from_records([record], tokenizer=chatting, with_prompt=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prompt": [{"role": "nobody", "content": "a"}]}, "prompt: .*: who is nobody"),
+        ({"prompt": "the cat"}, "completions: expected text after a text, got messages"),
+        ({"completions": [user("sat")] * 2}, "completions: expected one message of .* got user"),
+        (
+            {"completions": [assistant("a") + user("a") + assistant("a"), "a"]},
+            "completions: expected one message of the assistant, got assistant, user, assistant",
+        ),
+        (
+            {"completions": ["a", assistant("")], "truncated": [False, True]},
+            "completions: .* one token",
+        ),
+    ],
+)
+def test_messages_that_do_not_fit_are_named(chatting, change, message):
+    record = {"prompt": user("the"), "completions": [assistant("sat")] * 2} | change
+    with pytest.raises(ValueError, match=f"^row 0, {message}"):
+        Completions.from_records([record], tokenizer=chatting)
+    data = Completions.from_records([record], tokenizer=chatting, on_bad="drop")
+    assert (len(data), sum(data.dropped.values())) == (0, 1)
+
+
+def test_messages_need_a_template(tokenizer, chatting):
+    record = {"prompt": user("the"), "completions": [assistant("sat")]}
+    for given in (None, tokenizer):
+        with pytest.raises(ValueError, match=r"prompt: expected a tokenizer with a chat template"):
+            Completions.from_records([record], tokenizer=given)
+    chatting.chat_template = "{{ messages | length }}"
+    with pytest.raises(ValueError, match="completions: expected a chat template that writes an"):
+        Completions.from_records([record], tokenizer=chatting)
 
 
 # ----------------------------------------------------------------------------------- batches
