@@ -63,9 +63,11 @@ def sequence_log_prob(
     ------
     ValueError
         For an empty completion, one that begins at the first token (nothing predicts it) or lies
-        outside the attention mask, and for shapes that differ.
+        outside the attention mask, for shapes that differ, and for chunks of no tokens.
     """
     _checks.one_of("reduction", reduction, ("sum", "mean"))
+    if chunk_tokens is not None:
+        chunk_tokens = _checks.positive_integer("chunk_tokens", chunk_tokens)
     attention, completion = attention_mask.bool(), completion_mask.bool()
     _check_masks(input_ids, attention, completion)
     hidden, head = _hidden_states(model, input_ids, attention)

@@ -5,7 +5,9 @@ Letters: ``N`` completions of a batch, ``B`` its groups, ``G`` completions of on
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +22,9 @@ METRICS = ("value", "reward", "log_ratio", "kl", "margin")
 
 def check(loss: Loss, data: Completions, *, baseline: float | None = None) -> None:
     """Raise unless the data have what the loss reads; ln π_ref can be computed later."""
+    check_loss(loss)
+    if not isinstance(data, Completions):
+        raise TypeError(f"data: expected Completions, got {type(data).__name__}")
     own, fields = losses.traits(loss), {*data.fields(), "ref_log_prob"}
     if baseline is not None:
         fields.add("baseline")
@@ -40,6 +45,19 @@ def check(loss: Loss, data: Completions, *, baseline: float | None = None) -> No
                 f"data: expected {expected} completions a row for {name_of(loss)}, "
                 f"got {size} in row {row.row_id}"
             )
+
+
+def check_loss(loss: Any) -> None:
+    """Raise unless it is a function that needs nothing but the group."""
+    if not callable(loss):
+        raise TypeError(f"loss: expected a function of bandit.losses, got {loss!r}")
+    parameters = inspect.signature(loss).parameters.values()
+    free = [p.name for p in parameters if p.kind == p.KEYWORD_ONLY and p.default is p.empty]
+    if free:
+        raise TypeError(
+            f"loss: expected {', '.join(free)} bound to it (functools.partial), "
+            f"got {name_of(loss)} without"
+        )
 
 
 def groups_of(

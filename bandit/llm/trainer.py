@@ -26,7 +26,7 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ class SequenceTrainer(transformers.Trainer):
     train_dataset : Completions
     loss : function of :mod:`bandit.losses`
         With its hyper-parameters bound: ``functools.partial(losses.copg, beta=0.1)``.
-    eval_dataset : Completions, optional
+    eval_dataset : Completions or dict of name → Completions, optional
     reference : model or list of arrays (G,), optional
         π_ref, or ln π_ref of the training rows. Default: ``train_dataset``'s own, or else the model
         as it comes in, a PEFT model with its adapter switched off.
@@ -76,6 +76,13 @@ class SequenceTrainer(transformers.Trainer):
     **trainer_options
         ``transformers.Trainer``'s (``callbacks``, ``optimizers``, ``processing_class`` …).
 
+    Raises
+    ------
+    ValueError, TypeError
+        For data without what the loss reads or that the model cannot read, a loss with free
+        hyper-parameters, and arguments that would change nothing (``label_smoothing_factor``) or
+        something else than they say (``max_steps=0``, ``fp16`` on a processor).
+
     Notes
     -----
     Logged, beside Trainer's ``loss`` (the mean value) and ``grad_norm`` (before clipping): the
@@ -83,7 +90,8 @@ class SequenceTrainer(transformers.Trainer):
     all processes; with prefix ``eval_`` on ``eval_dataset``.
 
     With several processes accelerate fills up the last, incomplete batch of an epoch with rows from
-    its start; ``dataloader_drop_last=True`` leaves it out instead.
+    its start; ``dataloader_drop_last=True`` leaves it out instead, of training: evaluation is over
+    all rows.
     """
 
     # compute_loss itself divides by the groups of the whole accumulated batch.
@@ -96,7 +104,7 @@ class SequenceTrainer(transformers.Trainer):
         train_dataset: Completions,
         loss: Loss,
         *,
-        eval_dataset: Completions | None = None,
+        eval_dataset: Completions | dict[str, Completions] | None = None,
         reference: Any = None,
         reference_cache: str | os.PathLike[str] | None = None,
         reduction: str = "sum",
@@ -107,10 +115,14 @@ class SequenceTrainer(transformers.Trainer):
         self.loss = loss
         self.reduction = _checks.one_of("reduction", reduction, ("sum", "mean"))
         self.baseline, self.chunk_tokens = baseline, chunk_tokens
-        for data in (train_dataset, eval_dataset):
-            if data is not None:
-                check(loss, data, baseline=baseline)
-                check_fit(model, data)
+        several = isinstance(eval_dataset, dict)
+        evaluated: dict[str, Any] = eval_dataset if several else {"": eval_dataset}
+        for data in (train_dataset, *evaluated.values()):
+            if data is not train_dataset and data is None:
+                continue
+            check(loss, data, baseline=baseline)
+            check_fit(model, data)
+        check_arguments(args, trainer_options)
         super().__init__(
             model=model,
             args=args,
@@ -119,22 +131,21 @@ class SequenceTrainer(transformers.Trainer):
             eval_dataset=eval_dataset,
             **trainer_options,
         )
-        if self.args.n_gpu > 1:
-            raise ValueError(
-                f"args: expected one device a process (launch with torchrun), got {self.args.n_gpu}"
-            )
-        check_sharding(self.args, self.accelerator.distributed_type)
+        check_devices(self.args, self.accelerator, len(train_dataset))
         # How Trainer is told the same in versions before it had that attribute.
         self.model_accepts_loss_kwargs = True
         self._training_sums = self._evaluation_sums = self._no_sums()
-        given = reference if isinstance(reference, Sequence) else None
+        given = reference if isinstance(reference, (Sequence, np.ndarray)) else None
         scorer = model if reference is None or given is not None else reference
         first = self.args.main_process_first if reference_cache else contextlib.nullcontext
         with first(), self.accelerator.autocast():
             options: dict[str, Any] = {"cache_dir": reference_cache, "chunk_tokens": chunk_tokens}
             self.train_dataset = referenced(train_dataset, scorer, given, **options)
-            if eval_dataset is not None:
-                self.eval_dataset = referenced(eval_dataset, scorer, **options)
+            evaluated = {
+                name: data if data is None else referenced(data, scorer, **options)
+                for name, data in evaluated.items()
+            }
+        self.eval_dataset = evaluated if several else evaluated[""]
 
     # -------------------------------------------------------------------------------- the loss
 
@@ -204,6 +215,14 @@ class SequenceTrainer(transformers.Trainer):
         total, count = sums[METRICS.index("value")]
         return total / count, None, None
 
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """Trainer's, with all rows: what is left out of training is not left out here."""
+        asked, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.args.dataloader_drop_last = asked
+
     def evaluation_loop(
         self,
         dataloader: Any,
@@ -262,6 +281,42 @@ class SequenceTrainer(transformers.Trainer):
                     f"with (mean ln π_ref {then:.6g}), got {now:.6g}"
                 )
         return super().train(resume_from_checkpoint, *args, **options)
+
+
+# What would change nothing here, and would be taken for something that does.
+_WITHOUT_EFFECT = ("label_smoothing_factor", "neftune_noise_alpha")
+_MEASURED_OTHERWISE = ("compute_metrics", "compute_loss_func", "preprocess_logits_for_metrics")
+
+
+def check_arguments(args: transformers.TrainingArguments, options: Mapping[str, Any]) -> None:
+    """Raise for arguments that would do nothing, or something else than they say."""
+    if args.max_steps == 0:  # Trainer would take it for a limit of epochs
+        raise ValueError("args: expected max_steps above 0, or -1 to count epochs, got 0")
+    for name in _WITHOUT_EFFECT:
+        if value := getattr(args, name, None):
+            raise ValueError(
+                f"args: expected no {name}, which no objective here knows, got {value}"
+            )
+    for name in _MEASURED_OTHERWISE:
+        if options.get(name) is not None:
+            raise TypeError(f"{name}: expected none, as loss and metrics come from the objective")
+
+
+def check_devices(args: transformers.TrainingArguments, accelerator: Any, rows: int) -> None:
+    """Raise if the devices there are would not do what the arguments ask for."""
+    if args.n_gpu > 1:
+        raise ValueError(
+            f"args: expected one device a process (launch with torchrun), got {args.n_gpu}"
+        )
+    check_sharding(args, accelerator.distributed_type)
+    if args.fp16 and accelerator.device.type == "cpu":  # accelerate leaves it out silently
+        raise ValueError("args: expected bf16 instead of fp16 on a processor, got fp16")
+    together = args.per_device_train_batch_size * accelerator.num_processes
+    if args.dataloader_drop_last and rows < together:
+        raise ValueError(
+            f"args: expected at least {together} rows, a batch, with dataloader_drop_last, "
+            f"got {rows}"
+        )
 
 
 def check_sharding(args: transformers.TrainingArguments, distributed: Any) -> None:

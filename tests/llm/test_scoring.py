@@ -449,3 +449,9 @@ def test_the_vocabulary_of_a_model_of_several_modalities(make_model):
     plain = sequence_log_prob(model, *padded(ROWS))
     model.config = Configuration()
     assert torch.equal(sequence_log_prob(model, *padded(ROWS)), plain)
+
+
+@pytest.mark.parametrize("chunk_tokens", [0, -1])
+def test_chunks_of_no_tokens(make_model, chunk_tokens):
+    with pytest.raises(ValueError, match=r"^chunk_tokens: expected a positive integer, got"):
+        sequence_log_prob(make_model("tiny"), *padded(ROWS), chunk_tokens=chunk_tokens)

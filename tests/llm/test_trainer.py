@@ -309,6 +309,87 @@ def test_evaluation_is_over_all_groups(make_model, arguments, data):
     assert records(trainer)[0]["reward"] == pytest.approx(seen, rel=1e-5)
 
 
+def test_all_is_evaluated_although_training_leaves_rows_out(make_model, arguments, data):
+    """Eight rows in batches of three: training sees six of them in an epoch, evaluation all."""
+    args = arguments(
+        num_train_epochs=1,
+        max_steps=-1,
+        per_device_train_batch_size=3,
+        per_device_eval_batch_size=5,
+        dataloader_drop_last=True,
+        learning_rate=1e-9,
+    )
+    trainer = run(make_model("tiny"), args, data, eval_dataset=data)
+    assert trainer.state.global_step == 2
+    reward = np.concatenate([row.rewards for row in data]).mean()
+    assert trainer.evaluate()["eval_reward"] == pytest.approx(reward, rel=1e-5)
+    assert trainer.args.dataloader_drop_last
+
+
+def test_several_data_sets_are_evaluated_by_their_names(make_model, arguments, data):
+    parts = {"first": data[:3], "rest": data[3:]}
+    trainer = SequenceTrainer(make_model("tiny"), arguments(), data, COPG, eval_dataset=parts)
+    found = trainer.evaluate()
+    for name, part in parts.items():
+        reward = np.concatenate([row.rewards for row in part]).mean()
+        assert found[f"eval_{name}_reward"] == pytest.approx(reward, rel=1e-5)
+
+
+def test_one_row_is_enough(make_model, arguments, data):
+    """Also where a batch asks for more, in one piece or several."""
+    ends = []
+    for batch, pieces in ((8, 1), (1, 4)):
+        model = make_model("tiny")
+        args = arguments(
+            max_steps=3, per_device_train_batch_size=batch, gradient_accumulation_steps=pieces
+        )
+        run(model, args, data[:1])
+        ends.append(weights(model))
+    torch.testing.assert_close(ends[0], ends[1], rtol=0, atol=1e-6)
+    assert (ends[0] - weights(make_model("tiny"))).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"max_steps": 0}, "args: expected max_steps above 0, or -1 to count epochs, got 0"),
+        ({"fp16": True}, "args: expected bf16 instead of fp16 on a processor, got fp16"),
+        ({"label_smoothing_factor": 0.1}, "args: expected no label_smoothing_factor, .* got 0.1"),
+        ({"neftune_noise_alpha": 5.0}, "args: expected no neftune_noise_alpha, .* got 5.0"),
+        (
+            {"dataloader_drop_last": True, "per_device_train_batch_size": 9},
+            "args: expected at least 9 rows, a batch, with dataloader_drop_last, got 8",
+        ),
+    ],
+)
+def test_arguments_that_would_do_something_else_than_they_say(
+    make_model, arguments, data, changes, said
+):
+    with pytest.raises(ValueError, match=f"^{said}$"):
+        SequenceTrainer(make_model("tiny"), arguments(**changes), data, COPG)
+
+
+def test_things_of_the_wrong_kind_are_named(make_model, arguments, data):
+    args, model = arguments(), make_model("tiny")
+    for rows, loss, options, said in (
+        (list(data), COPG, {}, "data: expected Completions, got list"),
+        (None, COPG, {}, "data: expected Completions, got NoneType"),
+        (data, COPG, {"eval_dataset": list(data)}, "data: expected Completions, got list"),
+        (data, "copg", {}, "loss: expected a function of bandit.losses, got 'copg'"),
+        (data, losses.copg, {}, "loss: expected beta bound to it .*, got copg without"),
+        (data, losses.rebel, {}, "loss: expected eta bound to it .*, got rebel without"),
+        (data, COPG, {"compute_metrics": len}, "compute_metrics: expected none"),
+    ):
+        with pytest.raises(TypeError, match=f"^{said}"):
+            SequenceTrainer(model, args, rows, loss, **options)
+    # Arrays of numpy are as good as lists for a reference.
+    pairs = Completions([row._replace(completion_ids=row.completion_ids[:2],
+                                      rewards=row.rewards[:2]) for row in data])  # fmt: skip
+    known = np.linspace(-9, -1, 16).reshape(8, 2)
+    trainer = SequenceTrainer(model, args, pairs, COPG, reference=known)
+    np.testing.assert_array_equal(trainer.train_dataset[3].ref_log_prob, known[3])
+
+
 # --------------------------------------------------------------------------- stop, and go on
 
 
