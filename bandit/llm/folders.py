@@ -60,6 +60,36 @@ def _adapted(folder: Path) -> Any:
     return adapted.merge_and_unload()
 
 
+def load_scorer(path: str, *, seed: int | None = None) -> Any:
+    """The model in a folder with one number for its output, on the GPU if there is one.
+
+    With a ``seed`` the output may be new, and is drawn from it: the folder of a causal model will
+    do. Without, all weights must be there, as they are of a trained reward model.
+    """
+    import torch
+    import transformers
+
+    folder = _folder(path, "config.json")
+    with _quiet(), _one_kind_of_error(path), torch.random.fork_rng(devices=[]):
+        if seed is not None:
+            torch.manual_seed(seed)
+        loaded: Any = transformers.AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            num_labels=1,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    model, report = loaded
+    inside = f"{model.base_model_prefix}."
+    lost = [name for name in report["missing_keys"] if seed is None or name.startswith(inside)]
+    if lost:
+        raise ValueError(f"model: expected all weights in {folder}, got none for {min(lost)}")
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def load_tokenizer(path: str) -> Any:
     """The tokenizer in a folder, or None if there is none."""
     import transformers

@@ -104,7 +104,7 @@ class Reader(NamedTuple):
             if self.tokenizer is None:
                 raise BadRowError(column, "no tokenizer", "token ids, or a tokenizer", "text")
             ids = list(self.tokenizer(tokens, add_special_tokens=False)["input_ids"])
-            bos = _bos(self.tokenizer)
+            bos = bos_before(self.tokenizer)
             if column == "prompt" and bos is not None:
                 ids = [bos, *ids]
         else:
@@ -159,7 +159,7 @@ def _is_list(values: Any) -> bool:
     return isinstance(values, Sequence) and not isinstance(values, (str, bytes))
 
 
-def _bos(tokenizer: Any) -> int | None:
+def bos_before(tokenizer: Any) -> int | None:
     """The beginning-of-sequence token if the tokenizer puts one before a text."""
     bos = getattr(tokenizer, "bos_token_id", None)
     return bos if bos is not None and list(tokenizer("")["input_ids"])[:1] == [bos] else None

@@ -17,6 +17,7 @@ from scipy.special import expit
 from torch import Tensor, nn
 
 from bandit import _checks, losses
+from bandit.llm.records import bos_before
 from bandit.llm.scoring import model_inputs, unwrapped
 from bandit.llm.tiny import Decoder
 
@@ -198,9 +199,12 @@ def report(margin: ArrayLike, preference: ArrayLike, *, bins: int = 10) -> Rewar
 def learned(model: RewardModel, tokenizer: Any) -> Any:
     """A reward model as a reward of texts, ``(prompts, completions) -> rewards``.
 
-    Prompt and completion are tokenized apart, and the tokenizer's end-of-sequence token is added to
-    the completion, as in training data.
+    Prompt and completion are tokenized apart, the beginning of a sequence goes before the prompt
+    where the tokenizer puts one, and the tokenizer's end-of-sequence token is added to the
+    completion, as in training data.
     """
+    begin = bos_before(tokenizer)
+    start = [] if begin is None else [begin]
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
 
     def reward(prompts: list[str], completions: list[str]) -> list[float]:
@@ -208,7 +212,7 @@ def learned(model: RewardModel, tokenizer: Any) -> Any:
             tokenizer(texts, add_special_tokens=False)["input_ids"]
             for texts in (list(prompts), list(completions))
         ]
-        return model.rewards(ids[0], [[*c, *end] for c in ids[1]]).tolist()
+        return model.rewards([[*start, *p] for p in ids[0]], [[*c, *end] for c in ids[1]]).tolist()
 
     return reward
 

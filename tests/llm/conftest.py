@@ -101,3 +101,36 @@ def one_process(tmp_path):
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20)
+
+
+WORDS = ["<end>", "good", "bad", "table", "happy", "sad", "day", "the"]
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """A random model of eight words, with a tokenizer that splits at spaces."""
+    import transformers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    path = tmp_path_factory.mktemp("model")
+    words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<end>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    words.decoder = decoders.WordPiece(prefix="@@")
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=words, eos_token="<end>", pad_token="<end>"
+    ).save_pretrained(path)
+    config = transformers.LlamaConfig(
+        vocab_size=len(WORDS),
+        max_position_embeddings=256,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        transformers.LlamaForCausalLM(config).save_pretrained(path)
+    return path

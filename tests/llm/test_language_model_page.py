@@ -14,7 +14,7 @@ import yaml
 
 from bandit import losses
 from bandit.llm import Completions, real, rewards
-from bandit.llm.commands import _parser
+from bandit.llm.commands import main
 from bandit.llm.surrogate import METRICS
 
 PAGE = Path(__file__).parents[2] / "notebooks" / "site" / "pages" / "language-models.md"
@@ -52,7 +52,7 @@ def test_the_script_trains(make_model, rows, tmp_path, monkeypatch):
     monkeypatch.setattr(
         transformers.AutoTokenizer, "from_pretrained", lambda path, **_: Tokenizer()
     )
-    (script,) = fences("python")
+    script, _ = fences("python")
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     scope = {}
     exec(compile(script, str(PAGE), "exec"), scope)
@@ -82,12 +82,25 @@ def test_columns_and_what_needs_them():
             assert field in losses.traits(losses.get(name)).requires, name
 
 
-def test_commands_are_accepted():
+def test_the_commands_run_one_after_the_other(tmp_path, monkeypatch, capsys):
+    """With the model of eight words that the page makes."""
+    monkeypatch.chdir(tmp_path)
+    _, script = fences("python")
+    exec(compile(script, str(PAGE), "exec"), {})
+    Path("prompts.jsonl").write_text('{"prompt": "The film was"}\n{"prompt": "The film"}\n')
+    Path("pairs.jsonl").write_text(fences("json")[1] * 10)
     lines = [line for block in fences("sh") for line in block.splitlines()]
     ours = [line for line in lines if line.startswith("python -m bandit.llm ")]
-    assert len(ours) == 3
+    said = []
     for line in ours:
-        _parser().parse_args(line.split()[3:])
+        assert main(line.split()[3:]) == 0, line
+        said.append(json.loads(capsys.readouterr().out))
+    assert len(ours) == 7
+    for found in (said[4], said[6]):
+        assert {"reward", "reward_se"} <= set(found)
+    assert {"accuracy", "calibration_error", "log_loss"} <= set(said[5])
+    assert said[5]["held_out"] == 2
+    assert "value" in pd.read_csv("log.csv")
 
 
 def test_every_metric_is_explained():

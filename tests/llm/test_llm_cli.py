@@ -13,39 +13,8 @@ import torch
 import transformers
 
 from bandit import losses
-from bandit.llm import commands
+from bandit.llm import actions, commands
 from bandit.llm.folders import load_model
-
-WORDS = ["<end>", "good", "bad", "table", "happy", "sad", "day", "the"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A random model of eight words, with a tokenizer that splits at spaces."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    path = tmp_path_factory.mktemp("model")
-    words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<end>"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    words.decoder = decoders.WordPiece(prefix="@@")
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=words, eos_token="<end>", pad_token="<end>"
-    ).save_pretrained(path)
-    config = transformers.LlamaConfig(
-        vocab_size=len(WORDS),
-        max_position_embeddings=256,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        bos_token_id=0,
-        eos_token_id=0,
-        pad_token_id=0,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        transformers.LlamaForCausalLM(config).save_pretrained(path)
-    return path
 
 
 def run(*words):
@@ -144,7 +113,7 @@ def test_seeds(folder, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("train --loss nonsense --beta 1", "expected one of"),
+        ("train --loss nonsense --beta 1", "--loss: expected one of copg, "),
         ("train --loss copg", "--beta: expected a number above 0 for copg, got None"),
         ("train --beta -1", "--beta: expected a finite number above 0, got -1"),
         ("train --loss rebel --option eta=x", "eta: expected a positive number, got str"),
@@ -164,23 +133,34 @@ def test_seeds(folder, capsys):
         ("generate --prompt the --temperature 0", "--temperature: expected a finite number above"),
         ("generate --prompt the --max-new-tokens 300", "--max-new-tokens: expected at most 255"),
         ("generate --prompt the --chat", "--chat: expected a tokenizer with a chat template"),
-        ("generate --prompt the --seed -1", "expected non-negative integer"),
+        ("generate --prompt the --seed -1", "--seed: expected a whole number from 0 to 4294967295"),
+        ("train --beta 1 --seed 9999999999", "--seed: expected a whole number from 0 to 429496"),
+        ("train --beta 1 --baseline 1", "--baseline: expected none for copg, got 1"),
+        ("train --loss policy_gradient --beta 1 --option baseline=given", "--option: expected --b"),
+        ("train --beta 1 --log nowhere/x.csv", "--log: expected a file in a folder that exists"),
+        ("train --beta 1 --learning-rate 1e38 --steps 3", "--learning-rate: expected one at which"),
+        ("reward --held-out 0", "completions[0]: expected two completions and a preference, got 4"),
+        ("reward --held-out 1", "--held-out: expected a share from 0 to below 1, got 1.0"),
+        ("reward --held-out 0.1", "--held-out: expected at least one pair on either side, got 0"),
+        ("score --reward model:nowhere", "--reward: expected a folder with a config.json on this"),
+        ("score --out nowhere/x.jsonl", "--out: expected a file in a folder that exists"),
+        ("generate --prompts no.txt", "--prompts: expected a .jsonl or .parquet file, got no.txt"),
         ("nothing", "argument COMMAND: invalid choice: 'nothing'"),
     ],
 )
 def test_a_wrong_value_is_one_line(folder, scored, tmp_path, capsys, words, said):
     command, *given = words.split()
-    needed = {"train": ["--out", tmp_path / "new"]}.get(command, [])
+    needed = ["--out", tmp_path / "new"] if command in ("train", "reward") else []
     if command != "nothing" and "--model" not in given:
         needed += ["--model", folder]
-    if command in ("train", "score") and "--data" not in given:
+    if command in ("train", "score", "reward") and "--data" not in given:
         needed += ["--data", scored]
     assert run(command, *needed, *given) == 2
-    lines = capsys.readouterr().err.splitlines()
+    lines = [x for x in capsys.readouterr().err.splitlines() if x and not x.startswith("{'")]
     assert len(lines) == 1
     assert said in lines[0]
     assert lines[0].startswith("python -m bandit.llm")
-    assert not (tmp_path / "new").exists()
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_weights_that_are_not_safetensors_are_refused(folder, tmp_path, capsys):
@@ -278,9 +258,11 @@ def test_a_bad_row_is_named_or_dropped(folder, tmp_path, capsys):
 
 
 def test_hyper_parameters_reach_the_loss():
-    loss = commands.bound_loss("importance_sampling", 0.5, ["clip=2.5", "baseline=given"])
+    loss = actions.bound_loss("importance_sampling", 0.5, ["clip=2.5", "baseline=leave_one_out"])
     assert loss.func is losses.importance_sampling
-    assert loss.keywords == {"beta": 0.5, "clip": 2.5, "baseline": "given"}
+    assert loss.keywords == {"beta": 0.5, "clip": 2.5, "baseline": "leave_one_out"}
+    loss = actions.bound_loss("importance_sampling", 0.5, [], baseline=1.0)
+    assert loss.keywords == {"beta": 0.5, "baseline": "given"}
 
 
 def test_it_runs_as_a_module():
