@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -148,12 +149,46 @@ def numbers(cell):
     return [float(x) for x in re.findall(r"-?[\d.]+", cell.replace("−", "-"))]
 
 
-def test_means_and_errors_follow_from_the_seeds():
-    rows = cells(TEXT, 7)
-    assert list(rows) == ["reference", "CoPG", "DPO", "IPO"]
+RESULTS = Path(__file__).parents[2] / "notebooks" / "results"
+SENTIMENT = RESULTS / "sentiment-small"
+LABELS = {"reference": "reference", "copg": "CoPG", "dpo": "DPO", "ipo": "IPO"}
+
+
+class Experiment(NamedTuple):
+    """What the page says of one of the experiments on a real model, and what is kept of it."""
+
+    text: str
+    folder: Path
+    seeds: int
+
+    @property
+    def final(self):
+        return cells(self.text, 7)
+
+    @property
+    def tuned(self):
+        return cells(self.text, 1 + self.table("tuning").learning_rate.nunique())
+
+    def table(self, name):
+        return pd.read_csv(self.folder / f"{name}.csv")
+
+
+EXPERIMENTS = {"sentiment": (r"## A real model: ", real.SIZES)}
+
+
+@pytest.fixture(params=EXPERIMENTS)
+def experiment(request):
+    heading, sizes = EXPERIMENTS[request.param]
+    (text,) = re.findall(rf"^{heading}.*?(?=^## |\Z)", TEXT, flags=re.MULTILINE | re.DOTALL)
+    return Experiment(text, RESULTS / f"{request.param}-small", sizes["small"].seeds)
+
+
+def test_means_and_errors_follow_from_the_seeds(experiment):
+    rows = experiment.final
+    assert list(rows) == list(LABELS.values())
     for _, reward, kl, mean_reward, mean_kl, objective in rows.values():
         seeds = np.array(numbers(reward))
-        assert len(seeds) == real.SIZES["small"].seeds
+        assert len(seeds) == experiment.seeds
         for cell, values in ((mean_reward, seeds), (mean_kl, np.array(numbers(kl)))):
             if len(values) > 1:
                 mean, error = numbers(cell)
@@ -163,57 +198,53 @@ def test_means_and_errors_follow_from_the_seeds():
         assert numbers(objective)[0] == pytest.approx(expected, abs=0.001)
 
 
-def test_chosen_rates_are_those_of_the_greatest_objective():
-    tuning, rows = cells(TEXT, 5), cells(TEXT, 7)
+def test_chosen_rates_are_those_of_the_greatest_objective(experiment):
+    tuning, rows = experiment.tuned, experiment.final
     assert list(tuning) == ["CoPG", "DPO", "IPO"]
+    rates = experiment.table("tuning").learning_rate.unique()
     for method, found in tuning.items():
         values = [numbers(cell) for cell in found]
         for objective, reward, kl in values:
             assert objective == pytest.approx(reward - real.BETA * kl, abs=0.006)
-        objectives = dict(zip(real.LEARNING_RATES, (v[0] for v in values), strict=True))
+        objectives = dict(zip(rates, (v[0] for v in values), strict=True))
         assert float(rows[method][0]) == real.best_rate(objectives)
+
+
+def test_tables_are_those_of_the_kept_results(experiment):
+    final, tuned = experiment.final, experiment.tuned
+    for method, run in experiment.table("results").groupby("method", sort=False):
+        rate, reward, kl = final[LABELS[method]][:3]
+        np.testing.assert_allclose(numbers(reward), run.reward, atol=5.1e-4)
+        if method == "reference":
+            continue
+        np.testing.assert_allclose(numbers(kl), run.kl, atol=0.01)
+        assert float(rate) == run.learning_rate.unique()
+    for method, run in experiment.table("tuning").groupby("method", sort=False):
+        shown = np.array([numbers(cell) for cell in tuned[LABELS[method]]])
+        np.testing.assert_allclose(shown, run[["objective", "reward", "kl"]], atol=0.006)
 
 
 def test_the_readme_has_the_same_numbers():
     readme = (PAGE.parents[3] / "README.md").read_text(encoding="utf-8")
-    rows = cells(TEXT, 7)
+    (text,) = re.findall(r"^## A real model: .*?(?=^## |\Z)", TEXT, flags=re.MULTILINE | re.DOTALL)
+    rows = cells(text, 7)
     for method, found in cells(readme, 5).items():
         assert found == [rows[method][i] for i in (0, 3, 4, 5)]
     assert list(cells(readme, 5)) == list(rows)
 
 
-RESULTS = Path(__file__).parents[2] / "notebooks" / "results" / "sentiment-small"
-
-
-def test_tables_are_those_of_the_kept_results():
-    labels = {"reference": "reference", "copg": "CoPG", "dpo": "DPO", "ipo": "IPO"}
-    runs = pd.read_csv(RESULTS / "results.csv").groupby("method", sort=False)
-    tuning = pd.read_csv(RESULTS / "tuning.csv").groupby("method", sort=False)
-    final, tuned = cells(TEXT, 7), cells(TEXT, 5)
-    for method, run in runs:
-        rate, reward, kl = final[labels[method]][:3]
-        np.testing.assert_allclose(numbers(reward), run.reward, atol=5e-4)
-        if method == "reference":
-            continue
-        np.testing.assert_allclose(numbers(kl), run.kl, atol=0.01)
-        assert float(rate) == run.learning_rate.unique()
-    for method, run in tuning:
-        shown = np.array([numbers(cell) for cell in tuned[labels[method]]])
-        np.testing.assert_allclose(shown, run[["objective", "reward", "kl"]], atol=0.006)
-
-
 def test_rewards_that_were_learned_from_and_samples_are_kept():
-    rewards = pd.read_csv(RESULTS / "rewards.csv").to_numpy()
+    rewards = pd.read_csv(SENTIMENT / "rewards.csv").to_numpy()
     assert rewards.shape == (32, 8)
     assert -1 <= rewards.min() < 0 < rewards.max() <= 1
     # The reference writes as well after one set of prompts as after another.
-    runs = pd.read_csv(RESULTS / "results.csv").groupby("method")
+    runs = pd.read_csv(SENTIMENT / "results.csv").groupby("method")
     elsewhere = runs.get_group("reference").reward.mean()
     assert abs(rewards.mean() - elsewhere) < 3 * rewards.mean(axis=1).std() / np.sqrt(32)
     # β ln of a mean of e^(r/β) is on average below J(π*), and no method reaches even that.
     bound = 0.05 * np.log(np.exp(rewards / 0.05).mean(axis=1))
     error = bound.std(ddof=1) / np.sqrt(32)
     assert runs.objective.mean().max() < bound.mean() - 3 * error
-    samples = pd.read_csv(RESULTS / "samples.csv")
+    samples = pd.read_csv(SENTIMENT / "samples.csv")
     assert samples.method.value_counts().to_dict() == dict.fromkeys(runs.groups, 3)
     assert samples.prompt.nunique() == 3
