@@ -100,9 +100,9 @@ test-matrix:
 bench: .venv/stamp-bench
 	$(bin)/python -m pytest -o addopts='--strict-markers --strict-config' tests/bench $(BENCH)
 
-# More with `$(bin)/python -m bandit.llm.real --help`; what was done is not done again.
+# REAL='--task summaries' for the other task, REAL=--help for the rest; what was done is not done again.
 llm-real: .venv/stamp-real
-	$(bin)/python -m bandit.llm.real --size small
+	$(bin)/python -m bandit.llm.real --size small $(REAL)
 
 notebooks: .venv/stamp-test
 	$(bin)/python tests/run_notebooks.py $(notebooks)

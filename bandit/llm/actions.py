@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from bandit import _checks, losses
+from bandit._command_line import complain
 from bandit.llm.command_files import (
+    PROGRAM,
     check_file,
     check_folder,
     check_seed,
@@ -212,7 +214,7 @@ def score(options: argparse.Namespace) -> None:
     data = completions(options, options.data, "data", tokenizer)
     records = list(records_of(options.data))
     log_probs = reference_log_probs(load_model(options.model), data)
-    means = []
+    means, ties = [], 0
     with output(options.out) as out:
         for row, log_prob in zip(data, log_probs, strict=True):
             record = dict(records[row.row_id]) | {"log_prob": log_prob.tolist()}
@@ -223,14 +225,40 @@ def score(options: argparse.Namespace) -> None:
                     record["chosen_score"], record["rejected_score"] = rewards
                 else:
                     record["rewards"] = rewards
-            write(out, record)
+            if options.pairs and (record := best_and_worst(record, row.row_id)) is None:
+                ties += 1
+            else:
+                write(out, record)
+    if ties:
+        complain(PROGRAM, f"warning: rows left out, as their rewards are all equal: {ties}")
     if options.out is not None:
-        said: dict[str, Any] = {"saved": str(options.out), "rows": len(data)}
+        said: dict[str, Any] = {"saved": str(options.out), "rows": len(data) - ties}
         if means:
             said["reward"] = float(np.mean(means))
         if len(means) > 1:
             said["reward_se"] = float(np.std(means, ddof=1) / np.sqrt(len(means)))
         say(said)
+
+
+# Columns with an entry for each completion.
+_OF_EACH = ("texts", "log_prob", "behavior_log_prob", "truncated")
+
+
+def best_and_worst(record: dict[str, Any], row: int) -> dict[str, Any] | None:
+    """The pair of a group's completions of highest and lowest reward, or None if all are equal."""
+    rewards = record.get("rewards")
+    if rewards is None or "chosen" in record:
+        raise ValueError(
+            f"pairs: expected groups with rewards (or --reward), got none in row {row}"
+        )
+    best, worst = int(np.argmax(rewards)), int(np.argmin(rewards))
+    if rewards[best] == rewards[worst]:
+        return None
+    pair = {name: value for name, value in record.items() if name not in ("completions", "rewards")}
+    pair |= {name: [pair[name][best], pair[name][worst]] for name in _OF_EACH if name in pair}
+    for name, i in (("chosen", best), ("rejected", worst)):
+        pair[name], pair[f"{name}_score"] = record["completions"][i], rewards[i]
+    return pair
 
 
 def _values(name: str | None) -> Any:

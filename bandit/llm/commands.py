@@ -149,6 +149,11 @@ def _add_score(commands: Any) -> None:
         help="sentiment, length:WORDS or matches:REGEX, of the texts; model:FOLDER, as `reward` "
         "has trained one",
     )
+    parser.add_argument(
+        "--pairs",
+        action="store_true",
+        help="write best and worst of each row as chosen and rejected, without those that tie",
+    )
     _add_out(parser)
     parser.set_defaults(command=actions.score)
 

@@ -96,11 +96,11 @@ def test_the_commands_run_one_after_the_other(tmp_path, monkeypatch, capsys):
     for line in ours:
         assert main(line.split()[3:]) == 0, line
         said.append(json.loads(capsys.readouterr().out))
-    assert len(ours) == 7
-    for found in (said[4], said[6]):
+    assert len(ours) == 9
+    for found in (said[4], said[8]):
         assert {"reward", "reward_se"} <= set(found)
-    assert {"accuracy", "calibration_error", "log_loss"} <= set(said[5])
-    assert said[5]["held_out"] == 2
+    assert {"accuracy", "calibration_error", "log_loss"} <= set(said[7])
+    assert said[7]["held_out"] == 2
     assert "value" in pd.read_csv("log.csv")
 
 

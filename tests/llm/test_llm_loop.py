@@ -231,3 +231,33 @@ def test_going_on_keeps_the_log_of_what_went_before(folder, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["steps"] == 4
     table = pd.read_csv(log)
     assert list(table.step[table.value.notna()]) == [1, 2, 3, 4]
+
+
+def test_groups_become_pairs_of_the_best_and_the_worst(folder, tmp_path, capsys):
+    samples, pairs = tmp_path / "samples.jsonl", tmp_path / "pairs.jsonl"
+    prompts = write(tmp_path / "prompts.jsonl", [{"prompt": "the day"}] * 3 + [{"prompt": "sad"}])
+    sampling = ["--prompts", prompts, "--samples", 6, "--max-new-tokens", 4]
+    assert run("generate", "--model", folder, *sampling, "--out", samples) == 0
+    tie = rows(samples)[-1] | {"texts": ["day"] * 6}
+    write(samples, [*rows(samples)[:-1], tie])
+    asking = ["--data", samples, "--reward", "length:2", "--pairs", "--out", pairs]
+    capsys.readouterr()
+    assert run("score", "--model", folder, *asking) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["rows"] == 3
+    assert "warning: rows left out, as their rewards are all equal: 1" in printed.err
+    for group, pair in zip(rows(samples), rows(pairs), strict=False):
+        rewards = [-abs(len(text.split()) - 2) / 2 for text in group["texts"]]
+        best, worst = np.argmax(rewards), np.argmin(rewards)
+        for name, i in (("chosen", best), ("rejected", worst)):
+            assert pair[name] == group["completions"][i]
+            assert pair[f"{name}_score"] == rewards[i]
+        of_both = [group["behavior_log_prob"][i] for i in (best, worst)]
+        assert pair["behavior_log_prob"] == of_both
+        np.testing.assert_allclose(pair["log_prob"], of_both, atol=1e-5)
+        assert pair["texts"] == [group["texts"][i] for i in (best, worst)]
+    # Which is what methods that learn from preferences take.
+    place = ["--data", pairs, "--out", tmp_path / "new", "--loss", "dpo", "--beta", "1"]
+    assert run("train", "--model", folder, *place, "--steps", "1") == 0
+    assert run("score", "--model", folder, "--data", pairs, "--pairs") == 2
+    assert "--pairs: expected groups with rewards" in capsys.readouterr().err
