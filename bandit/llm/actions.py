@@ -173,8 +173,9 @@ def reward(options: argparse.Namespace) -> None:
     held_out, learned_from = (
         Completions([data[i] for i in part]) for part in np.split(order, [judged])
     )
-    model = RewardModel(load_scorer(options.model, seed=options.seed))
-    check_fit(model.model, data)
+    scorer = load_scorer(options.model, seed=options.seed)
+    model = RewardModel(scorer)
+    check_fit(scorer, data)
     train_reward_model(
         model,
         learned_from,
@@ -194,7 +195,7 @@ def reward(options: argparse.Namespace) -> None:
             "calibration_error": report.calibration_error,
             "log_loss": report.log_loss,
         }
-    model.model.save_pretrained(options.out)
+    scorer.save_pretrained(options.out)
     if tokenizer is not None:
         tokenizer.save_pretrained(options.out)
     say(found)
@@ -225,10 +226,11 @@ def score(options: argparse.Namespace) -> None:
                     record["chosen_score"], record["rejected_score"] = rewards
                 else:
                     record["rewards"] = rewards
-            if options.pairs and (record := best_and_worst(record, row.row_id)) is None:
+            found = best_and_worst(record, row.row_id) if options.pairs else record
+            if found is None:
                 ties += 1
             else:
-                write(out, record)
+                write(out, found)
     if ties:
         complain(PROGRAM, f"warning: rows left out, as their rewards are all equal: {ties}")
     if options.out is not None:

@@ -115,8 +115,9 @@ class SequenceTrainer(transformers.Trainer):
         self.loss = loss
         self.reduction = _checks.one_of("reduction", reduction, ("sum", "mean"))
         self.baseline, self.chunk_tokens = baseline, chunk_tokens
-        several = isinstance(eval_dataset, dict)
-        evaluated: dict[str, Any] = eval_dataset if several else {"": eval_dataset}
+        evaluated: dict[str, Any] = (
+            eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
+        )
         for data in (train_dataset, *evaluated.values()):
             if data is not train_dataset and data is None:
                 continue
@@ -135,7 +136,7 @@ class SequenceTrainer(transformers.Trainer):
         # How Trainer is told the same in versions before it had that attribute.
         self.model_accepts_loss_kwargs = True
         self._training_sums = self._evaluation_sums = self._no_sums()
-        given = reference if isinstance(reference, (Sequence, np.ndarray)) else None
+        given: Any = reference if isinstance(reference, (Sequence, np.ndarray)) else None
         scorer = model if reference is None or given is not None else reference
         first = self.args.main_process_first if reference_cache else contextlib.nullcontext
         with first(), self.accelerator.autocast():
@@ -145,7 +146,7 @@ class SequenceTrainer(transformers.Trainer):
                 name: data if data is None else referenced(data, scorer, **options)
                 for name, data in evaluated.items()
             }
-        self.eval_dataset = evaluated if several else evaluated[""]
+        self.eval_dataset = evaluated if isinstance(eval_dataset, dict) else evaluated[""]
 
     # -------------------------------------------------------------------------------- the loss
 
