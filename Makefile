@@ -108,7 +108,7 @@ notebooks: .venv/stamp-test
 	$(bin)/python tests/run_notebooks.py $(notebooks)
 
 course: .venv/stamp-course
-	$(bin)/python notebooks/exercises/make_course.py $(COURSE)
+	$(bin)/python notebooks/exercises/make_course.py "$(COURSE)"
 
 # Only this machine can reach it: whoever reaches it runs code here. Nor does the page reach others:
 # voila's own template asks a server elsewhere for icons that are not on it, and browsers are told
