@@ -213,6 +213,32 @@ CALLS: dict[str, tuple[Any, dict[str, Any]]] = {
             "tau": 0.5,
         },
     ),
+    "win_rate": (
+        related.nash.win_rate,
+        {"policy": [0.2, 0.3, 0.5], "other": [0.5, 0.2, 0.3], "preference": LIKED},
+    ),
+    "active_sampling.variance": (
+        related.active_sampling.variance,
+        {
+            "behavior": [0.2, 0.3, 0.5],
+            "policy": [0.5, 0.2, 0.3],
+            "advantage": [1.0, 0.0, -1.0],
+        },
+    ),
+    "zeroth_order.variance": (
+        related.zeroth_order.variance,
+        {
+            "problem": PROBLEM,
+            "logits": [0.1, 0.2, 0.3],
+            "directions": 2,
+            "pairs": 3,
+            "judges": 2,
+            "smoothing": 0.1,
+            "trim": 0.1,
+            "block": 2,
+            "nodes": 3,
+        },
+    ),
     "optimal_behavior": (
         related.active_sampling.optimal_behavior,
         {"policy": [0.2, 0.3, 0.5], "advantage": [1.0, 0.0, -1.0]},
