@@ -20,7 +20,7 @@ from bandit import _checks, data
 from bandit._checks import Array
 from bandit._fit_files import aligned
 from bandit.data.counts import Counts, Labels
-from bandit.data.division import rows_of
+from bandit.data.division import rows_of, steady_propensities
 from bandit.data.log import Log
 
 # Files that say by their names that they are Parquet.
@@ -38,7 +38,7 @@ class Logged:
     name : str
     data : Log or Counts
     sums_only : bool
-        Whether the largest weights are bounds: the sums are all there ever was.
+        Whether the largest weights are bounds: sums over propensities that drift are all there is.
     """
 
     name: str
@@ -68,7 +68,9 @@ def from_options(options: argparse.Namespace, *, rows: bool = False) -> Logged:
         _refuse(options, ("log", *OF_FILES), "beside --example")
         campaign, logger = options.campaign or "all", options.logger or "bts"
         counts = data.open_bandit(campaign, logger)
-        return Logged(f"open-bandit, campaign {campaign}, logged by {logger}", counts, True)
+        # Of equal propensities the bound is what they are.
+        drifting = steady_propensities(counts) is None
+        return Logged(f"open-bandit, campaign {campaign}, logged by {logger}", counts, drifting)
     if options.log is None:
         raise ValueError("expected a LOG, a CSV or Parquet file, or --example; got neither")
     _refuse(options, OF_EXAMPLES, "beside a LOG")

@@ -344,7 +344,9 @@ def _write_evaluation(
         "beta": options.beta,
         "reference": options.reference,
         "rewards": options.rewards,
+        "solver": options.solver,
         "holdout": options.holdout,
+        "seed": options.seed,
         "level": options.level,
     }
     table.to_csv(folder / f"{EVALUATION}.csv", lineterminator="\n")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
@@ -62,6 +63,7 @@ DATA = pairs.independent([0.2, 0.3, 0.5])
 LIKED = preferences.bradley_terry(PROBLEM.reward)
 LOG_PROB = np.log([[0.5, 0.5], [0.2, 0.8]])
 COUNTS = bandit.data.from_counts([[5, 3], [2, 4]], [[1, 2], [0, 3]], [[0.6, 0.4], [0.3, 0.7]])
+FRAME = pd.DataFrame({"c": [1, 2, 2], "a": ["x", "y", "x"], "r": [0, 1, 1], "p": [0.5, 0.4, 1.0]})
 
 
 def nothing(group, *, beta):
@@ -149,6 +151,50 @@ CALLS: dict[str, tuple[Any, dict[str, Any]]] = {
     ),
     "ipw": (bandit.ope.ipw, {"data": COUNTS, "policy": [0.5, 0.5]}),
     "doubly_robust": (bandit.ope.doubly_robust, {"data": COUNTS, "policy": [0.5, 0.5]}),
+    "clipped_ipw": (
+        bandit.ope.clipped_ipw,
+        {"data": COUNTS, "policy": [0.5, 0.5], "largest": 2.0},
+    ),
+    "switch_doubly_robust": (
+        bandit.ope.switch_doubly_robust,
+        {"data": COUNTS, "policy": [0.5, 0.5], "threshold": 2.0, "shrinkage": 0.0, "model": None},
+    ),
+    "empirical_bernstein": (
+        bandit.ope.empirical_bernstein,
+        {
+            "data": COUNTS,
+            "policy": [0.5, 0.5],
+            "bounds": (0, 1),
+            "largest_weight": 5.0,
+            "level": 0.9,
+        },
+    ),
+    "clopper_pearson": (
+        bandit.ope.clopper_pearson,
+        {
+            "data": bandit.data.from_counts([5, 3], [1, 2], [0.5, 0.5]),
+            "policy": [0.0, 1.0],
+            "level": 0.9,
+        },
+    ),
+    "slope": (
+        bandit.ope.slope,
+        {"estimates": [bandit.ope.direct_method(COUNTS, [0.5, 0.5])], "level": 0.9},
+    ),
+    "data.count": (bandit.data.count, {"parts": [COUNTS, COUNTS]}),
+    "data.split": (bandit.data.split, {"data": COUNTS, "share": 0.5, "rng": 0}),
+    "data.from_dataframe": (
+        bandit.data.from_dataframe,
+        {
+            "frame": FRAME,
+            "arm": "a",
+            "reward": "r",
+            "context": ["c", "a"],
+            "propensity": "p",
+            "arms": None,
+            "on_bad": "error",
+        },
+    ),
     "fit": (
         bandit.fit,
         {
@@ -298,6 +344,7 @@ CALLS: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 
 
+WARNED = (bandit.ope.LowOverlapWarning, bandit.ope.PropensityWarning, bandit.data.BadRowsWarning)
 # What float64 cannot search for is a RuntimeError, as documented.
 GIVES_UP = ("nash.equilibrium",)
 
@@ -317,7 +364,7 @@ def test_public_functions_answer_or_say_why_not(name, data):
     given_ = right | {argument: data.draw(anything)}
     with warnings.catch_warnings():
         # A solution that is not there, a diverged run and too little overlap are told by warnings.
-        for kind in (analysis.NotIdentifiedWarning, bandit.ope.LowOverlapWarning):
+        for kind in (analysis.NotIdentifiedWarning, *WARNED):
             warnings.simplefilter("ignore", kind)
         warnings.filterwarnings("ignore", "train: ", RuntimeWarning)
         warnings.filterwarnings("ignore", "fit: ")
