@@ -347,7 +347,7 @@ def test_counts_are_divided_as_their_rows_would_be():
             table[:, x, y] += 1, r
         key = tuple(table.ravel())
         expected[key] = expected.get(key, 0.0) + 1 / math.comb(6, 3)
-    counts, rng, draws = small_counts(), np.random.default_rng(0), 4000
+    counts, rng, draws = small_counts(), np.random.default_rng(0), 1500
     found: dict[tuple, int] = {}
     for _ in range(draws):
         rest, held = data.split(counts, 0.5, rng=rng)
