@@ -338,6 +338,30 @@ def test_a_thousand_contexts_do_not_fill_the_screen(capsys, tmp_path):
     assert "and 950 more contexts" in text
 
 
+def test_propensities_that_are_wrong_are_told_once(capsys, tmp_path):
+    log = a_log()
+    off = data.Log(
+        log.contexts,
+        log.arms,
+        log.rewards,
+        log.propensities * 0.6,
+        context_labels=log.context_labels,
+        arm_labels=log.arm_labels,
+    )
+    path = tmp_path / "log.csv"
+    path.write_text(csv_of(off), encoding="utf-8")
+    for words in (["evaluate", path], ["fit", path, "--beta", 1]):
+        status, _, err = outcome(capsys, *words, *COLUMNS)
+        assert status == 0
+        assert err.count("warning: the weights of the policy average 1.") == 1
+    with pytest.warns(ope.PropensityWarning):
+        bandit.fit(off, beta=1.0).evaluate()
+    (note,) = bandit.fit(off, beta=1.0).diagnostics.warnings
+    assert "the propensities are not those that the arms were drawn with" in note
+    bare = ["--context", "position", "--arm", "item", "--reward", "click"]
+    assert outcome(capsys, "evaluate", path, *bare)[2] == ""
+
+
 def test_one_arm_alone_teaches_nothing_and_says_so(capsys, tmp_path):
     path = tmp_path / "log.csv"
     path.write_text(f"{HEADER}\n1,3,0,1\n1,3,1,1\n2,3,1,1\n")
