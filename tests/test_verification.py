@@ -19,7 +19,7 @@ import bandit
 from bandit import losses, verification
 from bandit.cli import main
 from bandit.losses import Group, Score, Traits
-from bandit.verification import _cards, _draws, _examples, _gradient, _promises
+from bandit.verification import _cards, _draws, _examples, _extremes, _gradient, _promises
 from bandit.verification._subject import Subject
 from bandit.verification._target import shipped
 
@@ -160,6 +160,79 @@ def test_what_is_held_constant_is_told_from_a_mistake():
     assert bandit.verify(declared, libraries=["torch"])["gradient"].kind == "passed"
     declared.traits = Traits(requires=frozenset({"reward"}))
     assert bandit.verify(declared, libraries=["torch"])["gradient"].kind == "fault"
+
+
+@pytest.mark.parametrize("by", [1e-4, 1e-6 * 3])
+@pytest.mark.parametrize("level", ["quick", "full"])
+def test_a_small_mistake_can_be_read(level, by):
+    change = mutant(lambda s, g, b: s._replace(weight=(1 + by) * s.weight))
+    report = bandit.verify(change, level=level, libraries=["torch"] if level == "full" else None)
+    text = report["gradient"].text
+    assert report["gradient"].kind == "fault"
+    assert f"({1 + by:.8g} times it)" in text
+    weight, slope = re.search(r"weight \((\S+), .*value \((\S+), ", text).groups()
+    assert float(weight) / float(slope) == pytest.approx(1 + by, abs=by / 10)
+
+
+def with_traits(loss, offset):
+    """The same loss, and the same promises, with a constant in its value."""
+
+    def shifted(group, *, beta):
+        score = loss(group, beta=beta)
+        return score._replace(value=score.value + offset)
+
+    shifted.traits = losses.traits(loss)
+    return shifted
+
+
+@pytest.mark.parametrize("offset", [1e6, 1e9])
+@pytest.mark.parametrize("level", ["quick", "full"])
+def test_a_constant_in_the_value_breaks_nothing(level, offset):
+    """Differences of large values lose digits: that is no fault of the loss."""
+    shifted = mutant(lambda s, g, b: s._replace(value=s.value + offset))
+    report = bandit.verify(shifted, level=level, libraries=["torch"] if level == "full" else None)
+    assert report.ok
+    assert report["gradient"].kind == "passed"
+
+    def plain(group, *, beta):
+        return shifted(group, beta=beta)
+
+    assert "piecewise_linear" not in quick(plain)["traits"].numbers["true"]
+    found = on_pairs(_promises.check_traits, with_traits(losses.slic, offset))
+    assert found.kind == "passed"
+    wrong = mutant(lambda s, g, b: Score(s.value + offset, 2 * s.weight))
+    assert quick(wrong)["gradient"].kind == "fault"
+
+
+def test_a_library_is_asked_for_the_gradient_of_its_own_weight():
+    """numpy and torch mean different things by a standard deviation; both differentiate."""
+
+    def standardized(group, *, beta):
+        held = group.reward + 0 * group.log_prob
+        held = held.detach() if hasattr(held, "detach") else held
+        deviation = held - held.mean(axis=-1, keepdims=True)
+        advantage = deviation / held.std(axis=-1, keepdims=True)
+        return Score(-(advantage * group.log_prob).sum(axis=-1), -advantage)
+
+    report = bandit.verify(standardized, libraries=["torch"])
+    assert report["gradient"].kind == "passed"
+    assert report["arrays"].kind == "fault"
+    assert "weight (1, -1) and (0.7071, -0.7071)" in report["arrays"].text
+
+
+def test_an_example_of_a_wrong_number_is_of_numbers():
+    """Smaller groups may give NaN: that is another trouble."""
+
+    def standardized(group, *, beta):
+        score = contrast(group, beta=beta)
+        deviation = group.reward - group.reward.mean(axis=-1, keepdims=True)
+        scale = ((deviation**2).mean(axis=-1) ** 0.5)[..., None]
+        return Score(score.value / scale[..., 0], 2 * score.weight / scale)
+
+    report = bandit.verify(standardized, level="quick", libraries=["torch"])
+    score, _, _ = reproduced(report, "gradient", standardized)
+    assert np.isfinite(score.weight).all()
+    assert "nan" not in report["gradient"].text
 
 
 def test_differences_find_their_way_around_kinks():
@@ -310,6 +383,36 @@ def test_a_trait_that_is_not_true_is_a_fault(trait):
         assert kept.numbers["true"] == [trait]
 
 
+def test_the_exact_analysis_does_not_rely_on_a_trait_that_is_not_true():
+    def plain(group, *, beta):
+        rewards = regularized(group, beta)
+        return Score((rewards**2).sum(axis=-1) / (2 * beta), -rewards)
+
+    def boasting(group, *, beta):
+        return plain(group, beta=beta)
+
+    boasting.traits = Traits(
+        requires=frozenset({"reward"}), contrastive=True, piecewise_linear=True, exchangeable=True
+    )
+    report, honest = quick(boasting), quick(plain)
+    assert [finding.check for finding in report.faults] == ["traits"]
+    assert "contrastive is declared and not true" in report["traits"].text
+    assert "neither is piecewise_linear" in report["traits"].text
+    assert "not to rely" in report["traits"].text
+    for check in ("on_policy", "existence", "optimality", "behavior", "stability", "variance"):
+        assert report[check].text == honest[check].text
+    # The weights themselves need not show it, but before and after they do.
+    assert "(0), and (-0.7) when every log_prob is 0.7 less" in report["traits"].example.seen
+
+
+def test_a_minimum_on_a_kink_is_not_said_to_be_none_without_a_word():
+    def plain(group, *, beta):
+        return losses.slic(group, beta=beta)
+
+    assert "only where piecewise_linear is declared" in quick(plain)["existence"].text
+    assert quick(losses.slic)["existence"].text.startswith("found in all")
+
+
 def test_a_plain_function_is_told_what_it_could_declare():
     found = quick(contrast)["traits"]
     assert found.kind == "property"
@@ -407,6 +510,54 @@ def test_what_does_not_return_what_it_should_is_a_fault_of_one_line(loss, said):
     assert [f.check for f in report.findings] == verification.CHECKS
 
 
+def test_a_loss_of_one_library_alone_is_told_how_to_serve_all():
+    def of_torch(group, *, beta):
+        rewards = regularized(group, beta)
+        return contrast(group, beta=beta)._replace(
+            value=((rewards - torch.mean(rewards, dim=-1, keepdim=True)) ** 2).sum(-1) / 2 / beta
+        )
+
+    def of_none(group, *, beta):
+        return group.rewards
+
+    import torch
+
+    text = bandit.verify(of_torch, libraries=["torch"])["returns"].text
+    assert text.startswith("raises TypeError: ")
+    assert "it takes arrays of torch alone" in text
+    assert "alone" not in bandit.verify(of_none, libraries=["torch"])["returns"].text
+
+
+def test_float32_of_jax_is_told_how_to_keep_digits():
+    jax = pytest.importorskip("jax")
+
+    def of_jax(group, *, beta):
+        return Score(*map(jax.numpy.asarray, contrast(group, beta=beta)))
+
+    def of_numpy(group, *, beta):
+        return Score(*(part.astype(np.float32) for part in contrast(group, beta=beta)))
+
+    assert "jax_enable_x64" in quick(of_jax)["returns"].text
+    text = quick(of_numpy)["returns"].text
+    assert text == "value is float32 for arrays of float64, which loses digits"
+    with jax.enable_x64(True):
+        assert quick(of_jax)["returns"].kind == "passed"
+
+
+def test_what_fails_on_some_rewards_is_not_taken_to_want_a_baseline():
+    """Asked again with a baseline, it is asked of the same groups."""
+
+    def modest(group, *, beta):
+        if (group.reward < -1).any():
+            raise RuntimeError("too bad a reward")
+        return contrast(group, beta=beta)
+
+    for seed in range(5):
+        report = bandit.verify(modest, level="quick", rng=seed)
+        assert report.baseline is None
+        assert report["returns"].kind == "fault"
+
+
 def test_sizes_are_found_out():
     def pairs_only(group, *, beta):
         if group.reward.shape[-1] != 2:
@@ -427,7 +578,16 @@ def test_changing_what_it_was_given_is_a_fault():
         np.negative(group.reward, out=group.reward)
         return score
 
-    assert "changes group.reward" in quick(greedy)["returns"].text
+    report = quick(greedy)
+    assert [finding.check for finding in report.faults] == ["returns"]
+    assert "changes group.reward" in report["returns"].text
+    inputs = report["returns"].example.inputs["group"]
+    assert list(inputs) == ["log_prob", "ref_log_prob", "reward"]
+    group = Group(**{name: np.array(values) for name, values in inputs.items()})
+    greedy(group, beta=1.0)
+    assert not np.array_equal(group.reward, inputs["reward"])
+    # What is found of it afterwards would be of other groups than those it was asked about.
+    assert {f.kind for f in report.findings[1:]} == {"skipped"}
 
 
 def test_a_changing_answer_is_a_fault():
@@ -435,9 +595,13 @@ def test_a_changing_answer_is_a_fault():
 
     def fickle(group, *, beta):
         score = contrast(group, beta=beta)
-        return score._replace(value=score.value + rng.normal())
+        return score._replace(value=score.value + 1e-4 * rng.normal())
 
-    assert "differently at a second call" in quick(fickle)["returns"].text
+    report = quick(fickle)
+    assert [finding.check for finding in report.faults] == ["returns"]
+    assert "differently at a second call: value" in report["returns"].text
+    one, two = re.search(r"value (\S+), then (\S+)$", report["returns"].text).groups()
+    assert 0 < abs(float(one) - float(two)) < 1e-2
 
 
 def test_an_answer_that_changes_later_is_a_fault():
@@ -475,10 +639,46 @@ def test_a_baseline_of_the_whole_batch_is_a_fault():
         advantage = rewards - rewards.mean()
         return Score((advantage**2).sum(axis=-1) / -2 / beta, advantage)
 
-    found = quick(batched)["batch"]
+    report = bandit.verify(batched, libraries=["torch"])
+    assert [finding.check for finding in report.faults] == ["batch"]
+    _, group, example = reproduced(report, "batch", batched)
+    assert group.log_prob.shape == (2, 1)
+    assert group.behavior_log_prob is None
+    assert example.inputs["beta"] == 1
+    alone = batched(Group(*(None if f is None else f[0] for f in group)), beta=1.0)
+    together = batched(group, beta=1.0)
+    assert alone.value != together.value[0]
+    assert f"{alone.value + 0.0:g} alone and {together.value[0]:g} in a batch" in example.seen
+    # Over a whole batch derivatives may cancel: that says nothing of what is held constant.
+    assert report["gradient"].kind == "passed"
+    assert report["optimality"].kind == "skipped"
+
+
+def test_what_only_a_batch_shows_is_not_taken_for_something_held_constant():
+    def by_rank(group, *, beta):
+        rewards = regularized(group, beta)
+        advantage = rewards - rewards.mean(axis=0, keepdims=True)
+        return Score((advantage**2).sum(axis=-1) / (2 * beta), -advantage)
+
+    for libraries in ([], ["torch"]):
+        report = bandit.verify(by_rank, libraries=libraries)
+        assert [finding.check for finding in report.faults] == ["batch"]
+        assert report["gradient"].kind == "skipped"
+
+
+def test_what_is_too_much_to_read_is_no_example():
+    """Wrong only from the third group on: no batch of two shows it."""
+
+    def drifting(group, *, beta):
+        score = contrast(group, beta=beta)
+        if group.log_prob.ndim == 1:
+            return score
+        rank = np.arange(group.log_prob.shape[-2])
+        return score._replace(value=score.value * np.where(rank > 1, 1.5, 1.0))
+
+    found = quick(drifting)["batch"]
     assert found.kind == "fault"
-    assert "alone and" in found.text
-    assert quick(batched)["optimality"].kind == "skipped"
+    assert found.example is None
 
 
 def test_a_weight_without_the_axes_of_the_policies_is_a_fault():
@@ -487,7 +687,15 @@ def test_a_weight_without_the_axes_of_the_policies_is_a_fault():
 
     found = quick(unstretched)["batch"]
     assert found.kind == "fault"
-    assert "weight has shape (8, 1) for log_prob of shape (2, 8, 1)" in found.text
+    assert "weight has shape (2, 1) for log_prob of shape (2, 2, 1)" in found.text
+    assert np.shape(found.example.inputs["group"]["reward"]) == (2, 1)
+
+    def as_advised(group, *, beta):
+        score = unstretched(group, beta=beta)
+        return score._replace(weight=score.weight + 0 * group.log_prob)
+
+    assert "adding 0 * group.log_prob spreads it" in found.text
+    assert quick(as_advised)["batch"].kind == "passed"
 
 
 @pytest.mark.parametrize(
@@ -537,6 +745,24 @@ def test_nan_where_nothing_differs_is_a_fault():
     score, group, _ = reproduced(report, "extremes", standardized)
     assert np.isnan(score.weight).any()
     assert np.ptp(group.reward) == 0
+
+
+def test_nan_for_labels_far_out_is_a_fault():
+    """0 · ln 0: neither a label nor a far policy alone meets it, but every long training does."""
+
+    def naive(group, *, beta):
+        log_ratio = beta * (group.log_prob - group.ref_log_prob)
+        chance = 1 / (1 + np.exp(log_ratio[..., 1] - log_ratio[..., 0]))
+        pull = -beta * (group.preference - chance)
+        value = -group.preference * np.log(chance) - (1 - group.preference) * np.log(1 - chance)
+        return Score(value, np.stack([pull, -pull], axis=-1))
+
+    report = quick(naive)
+    assert [finding.check for finding in report.faults] == ["extremes"]
+    assert report["extremes"].numbers["where"] == "preferences of 0 and 1 at log-ratios of ±1e3"
+    score, group, _ = reproduced(report, "extremes", naive)
+    assert np.isnan(score.value)
+    assert group.preference in (0, 1)
 
 
 def test_a_weight_alone_may_be_the_nan():
@@ -852,7 +1078,7 @@ def test_cards_are_written_whole(tmp_path, monkeypatch, capsys):
 def test_every_extreme_is_reached():
     """A group that meets all of them at once shows that each check has its field."""
     case = _draws.groups(np.random.default_rng(0), 2, 1.0, baseline=None)
-    for extreme in verification._forms.EXTREMES:
+    for extreme in _extremes.EXTREMES:
         changed = extreme.change(case.group)
         assert changed
         assert set(changed) <= set(Group._fields)

@@ -16,6 +16,7 @@ from bandit import _checks
 from bandit.losses import Loss
 from bandit.verification import (
     _draws,
+    _extremes,
     _forms,
     _gradient,
     _libraries,
@@ -126,11 +127,13 @@ def _examine(
 ) -> Iterator[Finding]:
     # A stream for each check: one that is skipped does not change what the others draw.
     streams = dict(zip([*CHECKS, "problems"], rng.spawn(len(CHECKS) + 1), strict=True))
-    yield from _guarded("returns", lambda: _forms.check_returns(subject, streams["returns"]))
+    found = _guarded("returns", lambda: _forms.check_returns(subject, streams["returns"]))
     if not subject.sizes:
+        yield from (_libraries.elsewhere(subject, one, names) for one in found)
         for name in CHECKS[1:]:
             yield Finding(name, SKIPPED, "not judged, as it does not return what it should")
         return
+    yield from found
     others = _libraries.load(names)
     cases = _draws.problems(streams["problems"], LEVELS[level])
     steps: dict[str, Callable[[], Iterable[Finding]]] = {
@@ -139,7 +142,7 @@ def _examine(
         "reads": lambda: _promises.check_reads(subject, streams["reads"]),
         "traits": lambda: _promises.check_traits(subject, streams["traits"]),
         "arrays": lambda: _libraries.check_arrays(subject, streams["arrays"], others),
-        "extremes": lambda: _forms.check_extremes(subject, streams["extremes"]),
+        "extremes": lambda: _extremes.check_extremes(subject, streams["extremes"]),
         "reward_shift": lambda: _promises.check_reward_shift(subject, streams["reward_shift"]),
         "log_ratio_shift": lambda: _promises.check_log_ratio_shift(
             subject, streams["log_ratio_shift"]

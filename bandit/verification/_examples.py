@@ -103,7 +103,7 @@ def shrink(
 def shrink_group(
     case: GroupCase, fails: Callable[[GroupCase], bool], sizes: tuple[int, ...], budget: int = 400
 ) -> GroupCase:
-    """One group with fewer members, β = 1 and round numbers, as far as it still fails."""
+    """Groups with fewer members, β = 1 and round numbers, as far as they still fail."""
     return shrink(case, fails, lambda c: _simpler_groups(c, sizes), _group_cost, budget)
 
 
@@ -133,11 +133,11 @@ def _simpler_groups(case: GroupCase, sizes: tuple[int, ...]) -> Iterator[GroupCa
         for start in range(size):
             keep = [i for i in range(size) if (i - start) % size >= gone]
             fewer = {
-                name: field if field is None or name in PER_GROUP else field[keep]
+                name: field if field is None or name in PER_GROUP else field[..., keep]
                 for name, field in zip(Group._fields, group, strict=True)
             }
             if size - gone == 2:
-                fewer["preference"] = np.array(0.75)
+                fewer["preference"] = np.full(group.log_prob.shape[:-1], 0.75)
             yield case._replace(group=Group(**fewer))
     for name in Group._fields[2:]:
         if getattr(group, name) is not None:

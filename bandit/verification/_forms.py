@@ -1,5 +1,5 @@
 """Does a loss keep the contract's form: a score of the right shapes, finite, the same for a group
-alone as in a batch, without touching what it was given, and finite or outspoken far out."""
+alone as in a batch, without touching what it was given."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+from array_api_compat import is_jax_array
 
 from bandit.losses import Group, Score
 from bandit.tables import MOST_SHOWN
 from bandit.verification import _draws
 from bandit.verification._examples import GroupCase, group_example, shrink_group
-from bandit.verification._report import FAULT, PASSED, PROPERTY, Example, Finding
+from bandit.verification._report import FAULT, PASSED, Example, Finding
 from bandit.verification._subject import LossError, Subject
 
 # Two ways to the same number, up to the order in which float64 adds.
@@ -29,12 +30,22 @@ def scale_of(*arrays: Any) -> float:
     return max(float(flat[np.isfinite(flat)].max(initial=0.0)), 1e-12)
 
 
-def numbers(values: Any) -> str:
+def numbers(values: Any, digits: int = 4) -> str:
     """A few numbers for a line of text, at a precision that is the same on every machine."""
     flat = np.round(np.ravel(values), 10) + 0.0
-    shown = ", ".join(f"{x:.4g}" for x in flat[:MOST_SHOWN].tolist())
+    shown = ", ".join(f"{x:.{digits}g}" for x in flat[:MOST_SHOWN].tolist())
     more = ", …" if flat.size > MOST_SHOWN else ""
     return shown if np.ndim(values) == 0 else f"({shown}{more})"
+
+
+def apart(one: Any, other: Any) -> tuple[str, str]:
+    """Two lots of numbers for a line of text, with as many digits as it takes to tell them apart
+    (if they are not rounding)."""
+    # Where the sixth digit is the first that differs, it alone would exaggerate.
+    steps = ((4, 4), (6, 8), (8, 11))
+    telling = (more for d, more in steps if numbers(one, d) != numbers(other, d))
+    digits = next(telling, 11)
+    return numbers(one, digits), numbers(other, digits)
 
 
 def trouble_of(subject: Subject, case: GroupCase) -> LossError | None:
@@ -61,16 +72,25 @@ def smallest(
         # Another complaint of the same type is another trouble.
         return error.kind in OWN_KINDS or found.text == error.text
 
-    alone = [case.one(index) for index in np.ndindex(case.group.log_prob.shape[:-1])]
-    for one in alone:
-        if fails(one):
-            case = shrink_group(one, fails, sizes)
-            break
-    else:  # only several at once do it
-        two = GroupCase(Group(*_two(case, 0)), case.beta)
-        case = two if fails(two) else case
+    case = reduced(case, fails, sizes)
     found = trouble_of(subject, case) or error
     return group_example(case, subject.hyper(case.beta), found.text), found.text
+
+
+def reduced(
+    case: GroupCase,
+    fails: Callable[[GroupCase], bool],
+    sizes: tuple[int, ...],
+    *,
+    alone: bool = True,
+) -> GroupCase:
+    """The smallest group in a batch that fails, or two of them, or else the whole batch."""
+    groups = [case.one(index) for index in np.ndindex(case.group.log_prob.shape[:-1])]
+    pairs = [_two(case, index) for index in range(len(case.group.log_prob))]
+    for fewer in (*(groups if alone else ()), *pairs):
+        if fails(fewer):
+            return shrink_group(fewer, fails, sizes)
+    return case
 
 
 # ------------------------------------------------------------------------------------ returns
@@ -84,7 +104,8 @@ def check_returns(subject: Subject, rng: np.random.Generator) -> Iterator[Findin
         case = _draws.groups(rng, size, _draws.BETAS[0], subject.baseline)
         trouble = trouble_of(subject, case)
         if trouble is not None and not subject.declared and not answered:
-            with_baseline = _draws.groups(rng, size, _draws.BETAS[0], "value")
+            given = np.round(rng.normal(size=_draws.GROUPS), 3)
+            with_baseline = case._replace(group=case.group._replace(baseline=given))
             if trouble_of(subject, with_baseline) is None:
                 subject.baseline, trouble = "value", None
         if trouble is None:
@@ -102,10 +123,13 @@ def check_returns(subject: Subject, rng: np.random.Generator) -> Iterator[Findin
         # A size that it does not take is no smaller case of this trouble.
         sizes = (*answered, size) if answered else _draws.SIZES
         example, text = smallest(subject, case, trouble, sizes)
-        yield Finding("returns", FAULT, f"groups of {size}: {text}", {"size": size}, example)
+        where = f"groups of {size}: " if answered else ""
+        facts = {"size": size, "kind": trouble.kind}
+        yield Finding("returns", FAULT, where + text, facts, example)
         return
     found = _leaves_its_input_alone(subject, rng) or _too_coarse(subject)
     if found is not None:
+        subject.sizes = ()  # whatever is found of it would not be about what it was asked
         yield found
         return
     text = f"a finite score of the right shapes, for groups of {listed(subject.sizes)}"
@@ -137,37 +161,62 @@ def _every_group_fails(subject: Subject, case: GroupCase) -> bool:
 
 def _leaves_its_input_alone(subject: Subject, rng: np.random.Generator) -> Finding | None:
     case = _draws.groups(rng, subject.sizes[-1], _draws.BETAS[0], subject.baseline)
-    before = [None if f is None else f.copy() for f in case.group]
+    name = _changed_field(subject, case)
+    if name is not None:
+        text = f"it changes group.{name}, which is the caller's"
+        small = reduced(case, lambda c: _changed_field(subject, c) == name, subject.sizes)
+        example = group_example(small, subject.hyper(small.beta), f"group.{name} is another one")
+        return Finding("returns", FAULT, text, {"field": name}, example)
     once = [np.array(part) for part in subject.score(case.group, case.beta)]
-    for name, old, new in zip(Group._fields, before, case.group, strict=True):
-        if old is not None and not np.array_equal(old, new):
-            text = f"it changes group.{name}, which is the caller's"
-            return Finding("returns", FAULT, text, {"field": name})
     again = subject.score(case.group, case.beta)
-    if not all(np.array_equal(a, b) for a, b in zip(once, again, strict=True)):
-        return Finding("returns", FAULT, "it answers the same group differently at a second call")
+    for part, one, two in zip(Score._fields, once, again, strict=True):
+        if not np.array_equal(one, two):
+            seen = _then(one, np.asarray(two))
+            text = f"it answers the same group differently at a second call: {part} {seen}"
+            return Finding("returns", FAULT, text, {"part": part})
     subject.witness = case.group, Score(*once)
+    return None
+
+
+def _changed_field(subject: Subject, case: GroupCase) -> str | None:
+    """The field of a group that is another one after it was scored; the case stays as it is."""
+    given = Group(*(None if f is None else np.array(f) for f in case.group))
+    try:
+        subject.score(given, case.beta)
+    except LossError:
+        return None
+    for name, old, new in zip(Group._fields, case.group, given, strict=True):
+        if old is not None and not np.array_equal(old, new):
+            return name
     return None
 
 
 def _too_coarse(subject: Subject) -> Finding | None:
     """A fault if nothing that follows could tell its numbers from rounding."""
     assert subject.witness is not None
-    score = subject.witness[1]
-    for part, array in zip(Score._fields, score, strict=True):
+    group, score = subject.witness
+    answer = subject.score(group, _draws.BETAS[0])
+    for part, array, given in zip(Score._fields, score, answer, strict=True):
         if array.dtype.kind == "f" and np.finfo(array.dtype).eps > np.finfo(np.float64).eps:
-            subject.sizes = ()
             text = f"{part} is {array.dtype} for arrays of float64, which loses digits"
+            if is_jax_array(given):
+                text += " (JAX keeps them after jax.config.update('jax_enable_x64', True))"
             return Finding("returns", FAULT, text, {"part": part})
     size = max(float(np.abs(array).max()) for array in score)
     if 0 < size < LEAST:
-        subject.sizes = ()
         text = (
             f"value and weight are at most {size:.2g} for ordinary groups, which cannot be told "
             "from rounding: multiply it by a constant"
         )
         return Finding("returns", FAULT, text, {"size": size})
     return None
+
+
+def _then(old: Any, new: Any) -> str:
+    """Two answers where they differ first, in words."""
+    index = next(i for i, (a, b) in enumerate(zip(old, new, strict=True)) if (a != b).any())
+    one, two = apart(old[index], new[index])
+    return f"{one}, then {two}" if one != two else f"{one}, then with other last digits"
 
 
 def changed_since(subject: Subject) -> Finding | None:
@@ -182,7 +231,7 @@ def changed_since(subject: Subject) -> Finding | None:
         return Finding("returns", FAULT, f"{text}: {error.text}")
     for part, old, new in zip(Score._fields, before, now, strict=True):
         if not np.array_equal(old, new):
-            seen = f"{part} {numbers(old[0])}, then {numbers(np.asarray(new)[0])}"
+            seen = f"{part} {_then(old, np.asarray(new))}"
             return Finding("returns", FAULT, f"{text}: {seen}", {"part": part})
     return None
 
@@ -190,157 +239,96 @@ def changed_since(subject: Subject) -> Finding | None:
 # -------------------------------------------------------------------------------------- batch
 
 
+class _Batch(NamedTuple):
+    """One of the ways in which groups (B, G) come together."""
+
+    what: str
+    of: Callable[[GroupCase], GroupCase]
+    place: Callable[[int, int], tuple[int, ...]]  # of a group of so many
+
+
+def _folded(case: GroupCase) -> GroupCase:
+    """As a batch of two batches."""
+    fields = (None if f is None else f.reshape(2, -1, *f.shape[1:]) for f in case.group)
+    return case._replace(group=Group(*fields))
+
+
+def _shared(case: GroupCase) -> GroupCase:
+    """As an analysis asks of two policies at once: they share all but ``log_prob``."""
+    twice = np.stack([case.group.log_prob] * 2)
+    return case._replace(group=case.group._replace(log_prob=twice))
+
+
+BATCHES = (
+    _Batch("in a batch", lambda case: case, lambda index, of: (index,)),
+    _Batch("in a batch of batches", _folded, lambda index, of: divmod(index, of // 2)),
+    _Batch(
+        "with a reference and rewards that several policies share",
+        _shared,
+        lambda index, of: (1, index),
+    ),
+)
+
+
 def check_batch(subject: Subject, rng: np.random.Generator) -> Iterator[Finding]:
     """Leading axes are groups side by side: each group's score is its score alone; and fields with
     fewer of them, which all policies of an analysis share, serve every one."""
     for size in subject.sizes:
         case = _draws.groups(rng, size, _draws.BETAS[1], subject.baseline)
-        try:
-            found = _misjudged(subject, case)
-        except LossError as error:
-            text = f"with a reference and rewards that several policies share, {error.text}"
-            yield Finding("batch", FAULT, text, {"size": size})
-            return
-        if found is not None:
-            yield found
-            return
+        for batch in BATCHES:
+            found = _misjudged(subject, case, batch, SAME)
+            if found is not None:
+                yield _batch_fault(subject, case, batch, found)
+                return
     yield Finding("batch", PASSED, "a group's score is the same alone and in a batch")
 
 
-def _misjudged(subject: Subject, case: GroupCase) -> Finding | None:
-    """A fault if a group of the case has another score in one of three kinds of batch."""
-    half = _draws.GROUPS // 2
-    folded = Group(*(None if f is None else f.reshape(2, half, *f.shape[1:]) for f in case.group))
-    shared = case.group._replace(log_prob=np.stack([case.group.log_prob] * 2))
-    batches = [
-        [np.asarray(part) for part in subject.score(group, case.beta)]
-        for group in (case.group, folded, shared)
-    ]
-    scale = scale_of(*batches[0])
-    for index in range(_draws.GROUPS):
-        alone = subject.score(case.one(index).group, case.beta)
-        places: tuple[Any, ...] = (index, divmod(index, half), (1, index))
-        for place, name in enumerate(Score._fields):
-            single = np.asarray(alone[place])
-            for batch, at in zip(batches, places, strict=True):
-                if np.abs(batch[place][at] - single).max() > SAME * scale:
-                    text = (
-                        f"{name} of a group is {numbers(single)} alone and "
-                        f"{numbers(batch[place][at])} in a batch"
-                    )
-                    two = GroupCase(Group(*_two(case, index)), case.beta)
-                    example = group_example(two, subject.hyper(case.beta), text)
-                    return Finding("batch", FAULT, text, {}, example)
+def _misjudged(
+    subject: Subject, case: GroupCase, batch: _Batch, least: float
+) -> tuple[str, str] | None:
+    """What is otherwise than alone for one of the groups in a batch: its kind, and in words."""
+    many = len(case.group.log_prob)
+    try:
+        alone = [subject.score(case.one(index).group, case.beta) for index in range(many)]
+    except LossError:
+        return None  # another trouble
+    try:
+        together = subject.score(batch.of(case).group, case.beta)
+    except LossError as error:
+        spread = "; adding 0 * group.log_prob spreads it" if error.kind == "shape" else ""
+        return error.kind, f"{batch.what}, {error.text}{spread}"
+    scale = scale_of(*together)
+    for index, score in enumerate(alone):
+        for part, mine, all_of_them in zip(Score._fields, score, together, strict=True):
+            single, other = np.asarray(mine), np.asarray(all_of_them)[batch.place(index, many)]
+            if np.abs(other - single).max() > least * scale:
+                shown = apart(single, other)
+                return "difference", f"{part} of a group is {shown[0]} alone and {shown[1]} " + (
+                    batch.what
+                )
     return None
 
 
-def _two(case: GroupCase, index: int) -> list[Any]:
-    """The group at ``index`` and its neighbor, as a batch of two."""
-    rows = [index, (index + 1) % _draws.GROUPS]
-    return [None if f is None else f[rows] for f in case.group]
+def _batch_fault(
+    subject: Subject, case: GroupCase, batch: _Batch, found: tuple[str, str]
+) -> Finding:
+    kind, small = found[0], case
+    for least in (1e-2, SAME):  # as plain to see as may be
 
+        def fails(candidate: GroupCase, least: float = least) -> bool:
+            return (_misjudged(subject, candidate, batch, least) or ("", ""))[0] == kind
 
-# ----------------------------------------------------------------------------------- extremes
-
-
-class _Extreme(NamedTuple):
-    what: str
-    change: Callable[[Group], dict[str, Any]]
-    reads: str
-
-
-def _alternating(group: Group, size: float) -> Any:
-    return np.broadcast_to(size * (-1.0) ** np.arange(group.log_prob.shape[-1]), group[0].shape)
-
-
-EXTREMES = (
-    _Extreme("rewards of ±1e300", lambda g: {"reward": _alternating(g, 1e300)}, "reward"),
-    _Extreme("rewards all 1e300", lambda g: {"reward": np.full_like(g[0], 1e300)}, "reward"),
-    _Extreme(
-        "log-ratios of ±1e3", lambda g: {"ref_log_prob": g[0] - _alternating(g, 1e3)}, "log_prob"
-    ),
-    _Extreme("log-ratios all −1e3", lambda g: {"log_prob": g.ref_log_prob - 1e3}, "log_prob"),
-    _Extreme(
-        "ratios to the behavior of e^±1000",
-        lambda g: {"behavior_log_prob": g[0] - _alternating(g, 1e3)},
-        "behavior_log_prob",
-    ),
-    _Extreme("equal rewards", lambda g: {"reward": np.full_like(g[0], 0.1)}, "reward"),
-    _Extreme(
-        "no difference at all",
-        lambda g: (
-            {name: np.full_like(g[0], -1.0) for name in ("log_prob", "ref_log_prob", "reward")}
-            | {"behavior_log_prob": np.full_like(g[0], -1.0)}
-        ),
-        "log_prob",
-    ),
-    _Extreme("preferences of 0 and 1", lambda g: _certain(g), "preference"),
-)
-
-
-def _certain(group: Group) -> dict[str, Any]:
-    if group.preference is None:
-        return {}
-    return {"preference": np.arange(group.preference.size, dtype=float) % 2}
-
-
-def check_extremes(subject: Subject, rng: np.random.Generator) -> Iterator[Finding]:
-    """Far out a loss may overflow to infinity or refuse; NaN says nothing and spoils a batch."""
-    said: dict[str, list[str]] = {"infinity": [], "refusal": []}
-    tried = 0
-    for extreme in EXTREMES:
-        if extreme.reads not in subject.reads | {"log_prob"}:
-            continue
-        tried += 1
-        for size in subject.sizes:
-            case = _draws.groups(rng, size, 1.0, subject.baseline)
-            changed = case._replace(group=case.group._replace(**extreme.change(case.group)))
-            outcome = _far_out(subject, changed)
-            if outcome.startswith("fault"):
-                example, text = _smallest_nan(subject, changed, outcome)
-                numbers_ = {"where": extreme.what}
-                yield Finding("extremes", FAULT, f"{extreme.what}: {text}", numbers_, example)
-                return
-            if outcome and extreme.what not in said[outcome]:
-                said[outcome].append(extreme.what)
-    words = [
-        f"{verb} at {', '.join(said[outcome])}"
-        for outcome, verb in (("infinity", "overflows to infinity"), ("refusal", "refuses"))
-        if said[outcome]
-    ]
-    if words:
-        yield Finding("extremes", PROPERTY, "; ".join(words) + "; nowhere NaN", said)
-    else:
-        yield Finding("extremes", PASSED, f"finite in all {tried} kinds of extreme groups", said)
-
-
-def _far_out(subject: Subject, case: GroupCase) -> str:
-    """ "" for finite, "infinity", "refusal", or "fault" and its kind."""
-    try:
-        score = subject.score(case.group, case.beta)
-    except LossError as trouble:
-        # A line that says what was wrong with the input is an answer.
-        spoken = trouble.kind in ("ValueError", "OverflowError")
-        return "refusal" if spoken else f"fault {trouble.kind}"
-    value, weight = (np.asarray(part, dtype=np.float64) for part in score)
-    overflows = np.isinf(weight).any(axis=-1)
-    # A sum of opposite infinities is not a number either: that is overflow, and its weights say so.
-    if np.isnan(weight).any() or (np.isnan(value) & ~overflows).any():
-        return "fault NaN"
-    return "" if np.isfinite(value).all() and not overflows.any() else "infinity"
-
-
-def _smallest_nan(subject: Subject, case: GroupCase, outcome: str) -> tuple[Example, str]:
-    def fails(candidate: GroupCase) -> bool:
-        return _far_out(subject, candidate) == outcome
-
-    for index in np.ndindex(case.group.log_prob.shape[:-1]):
-        if fails(case.one(index)):
-            case = shrink_group(case.one(index), fails, subject.sizes)
+        small = reduced(case, fails, subject.sizes, alone=False)
+        if small is not case:
             break
-    try:
-        score = subject.score(case.group, case.beta)
-        text = f"value is {numbers(score.value)}, weight {numbers(score.weight)}"
-    except LossError as trouble:
-        text = trouble.text
-    return group_example(case, subject.hyper(case.beta), text), text
+    text = (_misjudged(subject, small, batch, SAME) or found)[1]
+    example = None
+    if small is not case:  # too much to read
+        example = group_example(batch.of(small), subject.hyper(small.beta), text)
+    return Finding("batch", FAULT, text, {"kind": kind}, example)
+
+
+def _two(case: GroupCase, index: int) -> GroupCase:
+    """The group at ``index`` and its neighbor, as a batch of two."""
+    rows = [index, (index + 1) % len(case.group.log_prob)]
+    return case._replace(group=Group(*(None if f is None else f[rows] for f in case.group)))

@@ -9,6 +9,7 @@ differentiation decides where it is at hand: it alone sees a stop-gradient.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from bandit._checks import Array
 from bandit.verification import _draws
 from bandit.verification._examples import GroupCase, group_example, shrink_group
-from bandit.verification._forms import numbers, scale_of
+from bandit.verification._forms import apart, numbers, scale_of
 from bandit.verification._libraries import Library
 from bandit.verification._report import FAULT, PASSED, PROPERTY, SKIPPED, Finding
 from bandit.verification._subject import LossError, Subject
@@ -27,6 +28,8 @@ TOLERANCE = 1e-6
 UNCERTAIN = 1e-3
 # Differences of numbers around 1 are not better than this.
 ROUNDING = 1e-9
+# Of each value, relative to it: a few operations lose that much.
+LOST = 4 * np.finfo(np.float64).eps
 # Examples are made small as long as the gap can be read off four digits.
 VISIBLE = 1e-2
 HINT = (
@@ -34,6 +37,7 @@ HINT = (
     "traits = bandit.losses.Traits(semi_gradient=True), and then checked with torch or JAX"
 )
 HELD = "what it holds constant on purpose has to be detached in value"
+TOGETHER = "not judged, as a group alone does not show what it shows in a batch"
 
 
 def central_differences(subject: Subject, case: GroupCase) -> tuple[Array, Array]:
@@ -55,10 +59,13 @@ def central_differences(subject: Subject, case: GroupCase) -> tuple[Array, Array
             score = subject.score(type(case.group)(*spread), case.beta)
             return np.asarray(score.value, dtype=np.float64)
 
-        rise = value(1.0) - value(-1.0)
+        above, below = value(1.0), value(-1.0)
+        rise = above - below
         step = STEPS[1:].reshape(-1, *(1,) * (rise.ndim - 1))
         fourth = (8 * rise[1:] - rise[:-1]) / (12 * step)
-        change = np.abs(np.diff(fourth, axis=0))
+        # Beside what differences disagree by, what they lose of values that are large.
+        lost = LOST * np.maximum(np.abs(above), np.abs(below))[2:] / step[1:]
+        change = np.abs(np.diff(fourth, axis=0)) + lost
         change = np.where(np.isfinite(change), change, np.inf)
         best = change.argmin(axis=0)[None]
         slopes[..., member] = np.take_along_axis(fourth, best + 1, axis=0)[0]
@@ -119,48 +126,52 @@ def _difference_gap(subject: Subject, case: GroupCase) -> float:
 
 def _smallest(
     subject: Subject, case: GroupCase, gap: Callable[[GroupCase], float], trials: int
-) -> GroupCase:
-    """The smallest group in ``case`` with a gap that is plain to see."""
+) -> GroupCase | None:
+    """The smallest group in ``case`` with a gap that is plain to see; None if none has one."""
 
-    def fails(candidate: GroupCase, least: float = VISIBLE) -> bool:
+    def fails(candidate: GroupCase, least: float, numbers: bool = True) -> bool:
         try:
-            return gap(candidate) > least
+            found = gap(candidate)
         except LossError:
             return False
+        # What is no number shows another trouble than numbers that differ.
+        return found > least and math.isfinite(found) == numbers
 
     alone = [case.one(index) for index in np.ndindex(case.group.log_prob.shape[:-1])]
-    for least in (VISIBLE, TOLERANCE):
+    for least, numbers_ in ((VISIBLE, True), (TOLERANCE, True), (TOLERANCE, False)):
+        same = functools.partial(fails, least=least, numbers=numbers_)
         for one in alone:
-            if fails(one, least):
-                return shrink_group(
-                    one, functools.partial(fails, least=least), subject.sizes, trials
-                )
-    return alone[0]
+            if same(one):
+                return shrink_group(one, same, subject.sizes, trials)
+    return None
 
 
 def _fault(subject: Subject, case: GroupCase, library: Library | None) -> Finding:
-    def slope_of(case: GroupCase) -> Array:
+    def both(case: GroupCase) -> tuple[Array, Array]:
         if library is not None:
-            return library.slope(subject, case)
-        return central_differences(subject, case)[0]
+            return library.slope_and_weight(subject, case)
+        weight = subject.score(case.group, case.beta).weight
+        return central_differences(subject, case)[0], np.asarray(weight, dtype=np.float64)
 
     def gap(case: GroupCase) -> float:
         return _difference_gap(subject, case) if library is None else library.gap(subject, case)
 
     who = "central differences" if library is None else library.name
-    relation = _relation(np.asarray(subject.score(case.group, case.beta).weight), slope_of(case))
     trials = Library.trials if library is None else library.trials
-    case = _smallest(subject, case, gap, trials)
-    weight = np.asarray(subject.score(case.group, case.beta).weight)
-    seen = f"weight {numbers(weight)}, {who} of value {numbers(slope_of(case))}"
+    small = _smallest(subject, case, gap, trials)
+    if small is None:
+        return Finding("gradient", SKIPPED, TOGETHER)
+    relation = _relation(*both(case))
+    slopes, weights = apart(*both(small))
+    seen = f"weight {weights}, {who} of value {slopes}"
     text = f"weight is not the gradient of value: {seen}{relation}"
     if not subject.own.semi_gradient and not relation:
         text += f"; {HINT if library is None else HELD}"
-    example = group_example(case, subject.hyper(case.beta), seen)
+    example = group_example(small, subject.hyper(small.beta), seen)
     return Finding("gradient", FAULT, text, {"by": who}, example)
 
 
-def _relation(weight: Array, slope: Array) -> str:
+def _relation(slope: Array, weight: Array) -> str:
     """In words, where the one is a plain multiple of the other in several groups."""
     if not np.abs(slope).max() > 1e-12 * max(np.abs(weight).max(), 1e-300):
         return " (value does not depend on log_prob)" if np.abs(weight).max() > 0 else ""
@@ -169,7 +180,7 @@ def _relation(weight: Array, slope: Array) -> str:
     factor = float((weight * slope).sum() / (slope**2).sum())
     if np.abs(weight - factor * slope).max() > 1e-6 * np.abs(weight).max():
         return ""
-    return f" ({numbers(np.asarray(factor))} times it)"
+    return f" ({apart(np.asarray(factor), np.asarray(1.0))[0]} times it)"
 
 
 def _held(subject: Subject, held: GroupCase | None, by: str) -> Finding:
@@ -182,6 +193,8 @@ def _held(subject: Subject, held: GroupCase | None, by: str) -> Finding:
         text = f"weight is the gradient of value by {by}, with something held constant as declared"
         return Finding("gradient", PASSED, text, facts)
     held = _smallest(subject, held, lambda c: _difference_gap(subject, c), Library.trials)
+    if held is None:
+        return Finding("gradient", SKIPPED, TOGETHER)
     slope, _ = central_differences(subject, held)
     weight = np.asarray(subject.score(held.group, held.beta).weight)
     seen = f"weight {numbers(weight)}, with nothing held {numbers(slope)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import dataclasses
 import importlib
 import importlib.util
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from bandit._checks import Array
 from bandit.losses import Group, Score
 from bandit.verification import _draws
 from bandit.verification._examples import GroupCase, group_example, shrink_group
-from bandit.verification._forms import SAME, numbers, scale_of
+from bandit.verification._forms import SAME, apart, scale_of
 from bandit.verification._report import FAULT, PASSED, PROPERTY, SKIPPED, Example, Finding
 from bandit.verification._subject import LossError, Subject
 
@@ -38,8 +39,9 @@ class Library(abc.ABC):
         """Whether an array is the library's own."""
 
     @abc.abstractmethod
-    def slope(self, subject: Subject, case: GroupCase) -> Array:
-        """∂ value / ∂ log_prob (..., G) by automatic differentiation."""
+    def slope_and_weight(self, subject: Subject, case: GroupCase) -> tuple[Array, Array]:
+        """∂ value / ∂ log_prob (..., G) by automatic differentiation, and the weight (..., G) that
+        came with that value."""
 
     def settings(self) -> contextlib.AbstractContextManager:
         """What has to be switched on for float64."""
@@ -64,7 +66,7 @@ class Library(abc.ABC):
         try:
             score = self.score(subject, case)
             if all(self.owns(part) for part in score):
-                self.slope(subject, case)
+                self.slope_and_weight(subject, case)
         except LossError as trouble:
             return trouble.text
         if not all(self.owns(part) for part in score):
@@ -73,8 +75,7 @@ class Library(abc.ABC):
 
     def gap(self, subject: Subject, case: GroupCase) -> float:
         """How far the slope is from the weight, relative to them."""
-        slope = self.slope(subject, case)
-        weight = np.asarray(subject.score(case.group, case.beta).weight, dtype=np.float64)
+        slope, weight = self.slope_and_weight(subject, case)
         gap = np.abs(slope - weight).max()
         return float(gap / scale_of(slope, weight)) if np.isfinite(gap) else float("inf")
 
@@ -96,14 +97,15 @@ class _Torch(Library):
     def owns(self, array: Any) -> bool:
         return isinstance(array, self.torch.Tensor)
 
-    def slope(self, subject: Subject, case: GroupCase) -> Array:
+    def slope_and_weight(self, subject: Subject, case: GroupCase) -> tuple[Array, Array]:
         group = self.group(case, "float64")
         log_prob = group.log_prob.requires_grad_()
-        value = subject.score(group._replace(log_prob=log_prob), case.beta).value
-        if not value.requires_grad:
-            return np.zeros(case.group.log_prob.shape)
-        (slope,) = self.torch.autograd.grad(value.sum(), log_prob, allow_unused=True)
-        return np.zeros(case.group.log_prob.shape) if slope is None else slope.numpy()
+        value, weight = subject.score(group._replace(log_prob=log_prob), case.beta)
+        slope = None
+        if value.requires_grad:
+            (slope,) = self.torch.autograd.grad(value.sum(), log_prob, allow_unused=True)
+        zeros = np.zeros(case.group.log_prob.shape)
+        return zeros if slope is None else slope.numpy(), weight.detach().double().numpy()
 
 
 class _JAX(Library):
@@ -123,14 +125,16 @@ class _JAX(Library):
     def owns(self, array: Any) -> bool:
         return isinstance(array, self.jax.Array)
 
-    def slope(self, subject: Subject, case: GroupCase) -> Array:
+    def slope_and_weight(self, subject: Subject, case: GroupCase) -> tuple[Array, Array]:
         with self.settings():
             group = self.group(case, "float64")
 
             def total(log_prob: Any) -> Any:
-                return subject.score(group._replace(log_prob=log_prob), case.beta).value.sum()
+                score = subject.score(group._replace(log_prob=log_prob), case.beta)
+                return score.value.sum(), score.weight
 
-            return np.asarray(self.jax.grad(total)(group.log_prob))
+            slope, weight = self.jax.grad(total, has_aux=True)(group.log_prob)
+            return np.asarray(slope), np.asarray(weight, dtype=np.float64)
 
 
 def installed() -> tuple[str, ...]:
@@ -143,6 +147,26 @@ def load(names: Sequence[str]) -> list[Library]:
     return [{"torch": _Torch, "jax": _JAX}[name]() for name in names]
 
 
+def elsewhere(subject: Subject, found: Finding, names: Sequence[str]) -> Finding:
+    """A fault with arrays of numpy, with a word on other libraries if that is all it is."""
+    example = found.example
+    if found.numbers.get("kind") not in ("TypeError", "AttributeError") or example is None:
+        return found
+    fields = {name: np.array(values) for name, values in example.inputs["group"].items()}
+    case = GroupCase(Group(**fields), example.inputs.get("beta", 1.0))
+    for library in load(names):
+        try:
+            library.score(subject, case)
+        except LossError:
+            continue
+        text = (
+            f"{found.text}; it takes arrays of {library.name} alone: the methods and operators "
+            "that arrays of all libraries have would serve numpy, too"
+        )
+        return dataclasses.replace(found, text=text)
+    return found
+
+
 # --------------------------------------------------------------------------------- the check
 
 
@@ -150,17 +174,18 @@ def check_arrays(
     subject: Subject, rng: np.random.Generator, libraries: Sequence[Library]
 ) -> Iterator[Finding]:
     """The same numbers from numpy and every other library, and the dtype that was given."""
-    size = subject.sizes[-1] if 2 not in subject.sizes else 2
-    case = _draws.groups(rng, size, _draws.BETAS[1], subject.baseline)
+    sizes = sorted(subject.sizes, key=lambda size: size != 2)  # pairs first
+    cases = [_draws.groups(rng, size, _draws.BETAS[1], subject.baseline) for size in sizes]
+    case = cases[0]
     refusals, agreeing = {}, ["numpy"]
-    ours = Score(*map(np.asarray, subject.score(case.group, case.beta)))
     wrong = _dtype_of_numpy(subject, case)
     for library in libraries:
         refusal = library.refusal(subject)
         if refusal is not None:
             refusals[library.name] = refusal
             continue
-        difference = _disagreement(subject, library, case, ours)
+        differences = (_disagreement(subject, library, one) for one in cases)
+        difference = next((found for found in differences if found is not None), None)
         if difference is not None:
             yield difference
             return
@@ -184,9 +209,8 @@ def check_arrays(
         yield Finding("arrays", PASSED, f"{same}; float32 stays float32", facts)
 
 
-def _disagreement(
-    subject: Subject, library: Library, case: GroupCase, ours: Score
-) -> Finding | None:
+def _disagreement(subject: Subject, library: Library, case: GroupCase) -> Finding | None:
+    ours = Score(*map(np.asarray, subject.score(case.group, case.beta)))
     theirs = library.score(subject, case)
     for part in Score._fields:
         mine, other = getattr(ours, part), np.asarray(getattr(theirs, part))
@@ -212,10 +236,9 @@ def _smallest_difference(subject: Subject, library: Library, case: GroupCase) ->
             case = shrink_group(case.one(index), fails, subject.sizes, library.trials)
             break
     mine, other = subject.score(case.group, case.beta), library.score(subject, case)
-    seen = (
-        f"value {numbers(mine.value)} and {numbers(np.asarray(other.value))}, weight "
-        f"{numbers(mine.weight)} and {numbers(np.asarray(other.weight))}"
-    )
+    values = apart(mine.value, np.asarray(other.value))
+    weights = apart(mine.weight, np.asarray(other.weight))
+    seen = "value {} and {}, weight {} and {}".format(*values, *weights)
     return group_example(case, subject.hyper(case.beta), seen)
 
 

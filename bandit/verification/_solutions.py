@@ -92,7 +92,7 @@ def _existence(subject: Subject, found: list[Solved]) -> Finding:
         if not solution.converged:
             certain = f"; none where preferences are deterministic ({reason(solution)})"
     if not lost:
-        text = f"found in all {len(found)} searches{certain}"
+        text = f"found in {_all(found)}{certain}"
         example = None
         if certain:
             example = problem_example(
@@ -105,7 +105,13 @@ def _existence(subject: Subject, found: list[Solved]) -> Finding:
     tried = f"all {len(found)}" if len(lost) == len(found) else f"{len(lost)} of {len(found)}"
     example = _example(subject, first.case, [first.data], why)
     text = f"none in {tried} searches: {why}{certain}"
+    if "piecewise_linear" in subject.seen and not subject.declared:
+        text += "; one on a kink is looked for only where piecewise_linear is declared"
     return Finding("existence", PROPERTY, text, facts, example)
+
+
+def _all(searches: Sequence[Solved]) -> str:
+    return f"all {len(searches)} searches" if len(searches) > 1 else "the one search"
 
 
 def reason(solution: Solution) -> str:
@@ -138,7 +144,7 @@ def _optimality(subject: Subject, known: list[Solved]) -> Finding:
     facts["greatest_regret"] = rounded(max(regrets)) if elsewhere else 0.0
     judged = " with Bradley–Terry preferences" if _judges(subject) else ""
     if not elsewhere:
-        text = f"the solution is π*{judged}, in all {len(known)} searches"
+        text = f"the solution is π*{judged}, in {_all(known)}"
         return Finding("optimality", PROPERTY, text, facts)
     first = elsewhere[0]
 
@@ -151,8 +157,9 @@ def _optimality(subject: Subject, known: list[Solved]) -> Finding:
         case = shrink_problem(case, fails, SEARCHES_TO_SHRINK)
     solution = solve(subject, case, first.data)
     seen = f"{_flat(solution.policy)}, π* is {_flat(case.problem.optimal_policy())}"
-    count = f"{len(elsewhere)} of {len(known)}" if len(elsewhere) < len(known) else "all"
-    text = f"the solution is not π*{judged} in {count} searches, such as {seen}"
+    count = "all" if len(elsewhere) == len(known) else f"{len(elsewhere)} of {len(known)}"
+    where = f"in {count} searches" if len(known) > 1 else "in the one search"
+    text = f"the solution is not π*{judged} {where}, such as {seen}"
     return Finding("optimality", PROPERTY, text, facts, _example(subject, case, [first.data], seen))
 
 
@@ -238,7 +245,7 @@ def _stability(subject: Subject, known: list[Solved]) -> Finding:
         )
         example = _example(subject, first.case, [first.data], seen)
         return Finding("stability", PROPERTY, text, facts, example)
-    text = f"stable in all {len(judged)} searches"
+    text = f"stable in {_all(judged)}"
     ours = solve(subject, OUR, "mu")
     if ours.converged and np.isfinite(rates(ours)).all():
         mine = rates(ours)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any
 
@@ -50,6 +50,8 @@ class Subject:
         What it said at the beginning, at β = 1/2, to be asked once more at the end.
     reads : frozenset of str
         The fields of the group that were seen to change its answer.
+    seen : tuple of str
+        The traits that it was seen to have, declared or not.
     """
 
     def __init__(self, loss: Loss | str, baseline: str | None = None) -> None:
@@ -81,6 +83,13 @@ class Subject:
         self.witness: tuple[Group, Score] | None = None
         self.sizes: tuple[int, ...] = ()
         self.reads: frozenset[str] = frozenset()
+        self.seen: tuple[str, ...] = ()
+
+    def distrust(self, traits: Sequence[str]) -> None:
+        """No shortcut for the exact analysis where what is declared was found not to be true."""
+        less: dict[str, Any] = dict.fromkeys(traits, False)
+        self.own = self.own._replace(**less)
+        self.loss.func.traits = self.own  # type: ignore[attr-defined]
 
     def _usual_baseline(self, loss: Loss) -> str | None:
         """Of a shipped loss its preset's; where there has to be one, E_π[R]."""
@@ -156,7 +165,7 @@ def _watched(base: Callable, name: str, own: Traits) -> Callable:
 
 
 def _said(error: BaseException) -> str:
-    text = (str(error).strip() or "no message").splitlines()[0]
+    text = (str(error).strip() or "no message").splitlines()[0].rstrip(" :")
     text = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
     return f"raises {type(error).__name__}: {text}"
 
