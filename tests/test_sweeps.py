@@ -21,7 +21,7 @@ from sweep_killer import GRID, METHODS, PROBLEMS, whole_sweep
 
 import bandit
 from bandit import analysis, losses, preferences, presets, sweeps
-from bandit.sweeps import cells, descriptions, folder, load, sweep
+from bandit.sweeps import cells, descriptions, folder, load, sweep, transport
 
 HERE = Path(__file__).parent
 PROBLEM = bandit.Bandit([1.0, 0.0, -0.5], 0.4, [0.5, 0.3, 0.2])
@@ -227,6 +227,108 @@ def test_a_killed_worker_is_one_clear_line(tmp_path):
 
 def _kills_its_process(group, *, beta):
     os.kill(os.getpid(), 9)
+
+
+class _Lock:
+    """As locks and open files, nothing that another process could be given."""
+
+    def __reduce__(self):
+        raise TypeError("cannot pickle a lock")
+
+
+LOCK = _Lock()
+
+
+def _behind_a_lock(group, *, beta):
+    assert LOCK
+    return losses.copg(group, beta=beta)
+
+
+_behind_a_lock.__module__ = "__main__"  # as in a script or a notebook: sent as it is, not by name
+
+
+def test_a_loss_that_cannot_be_sent_is_one_clear_line(tmp_path):
+    methods = {"copg": losses.copg, "mine": _behind_a_lock}
+    line = r"^methods\['mine'\]: expected a loss that can be sent .* \(cannot pickle a lock\); with"
+    with pytest.raises(TypeError, match=line):
+        sweep(PROBLEM, methods, folder=tmp_path / "results", workers=2)
+    # Nobody has to be sent anything here.
+    alone = sweep(PROBLEM, methods, folder=tmp_path / "results", workers=1)
+    with joblib.parallel_config("threading", n_jobs=2):
+        same(sweep(PROBLEM, methods), alone)
+
+
+class _Odd(Exception):  # noqa: N818
+    """Its own arguments are not those of its base, so that no copy can be made of it."""
+
+    def __init__(self, what, where):
+        super().__init__(f"{what} at {where}")
+
+
+def _fails_oddly(group, *, beta):
+    raise _Odd("overflow", 3)
+
+
+def test_what_a_loss_raises_elsewhere_is_told_here(tmp_path):
+    methods = {"odd": _fails_oddly}
+    with pytest.raises(_Odd, match="overflow at 3"):
+        sweep(PROBLEM, methods, workers=1)
+    line = r"^_Odd: overflow at 3 \(in the cell problem problem, method odd, beta 2.0\)$"
+    with pytest.raises(RuntimeError, match=line):
+        sweep(PROBLEM, methods, {"beta": [2.0]}, folder=tmp_path / "results", workers=2)
+
+
+@pytest.mark.parametrize(
+    ("error", "sent"),
+    [
+        (ValueError("reward: expected"), True),
+        (OSError(2, "no such file"), True),
+        (_Odd("overflow", 3), False),
+        (ValueError(LOCK), False),
+        (RuntimeError(), True),
+    ],
+)
+def test_errors_that_can_be_made_again_are_told_from_others(error, sent):
+    assert transport.can_be_sent(error) == sent
+
+
+def test_finished_cells_do_not_wait_for_others_on_their_way_to_a_directory(tmp_path, monkeypatch):
+    sizes = []
+
+    class Watched(joblib.Parallel):
+        def __call__(self, tasks):
+            sizes.append(self.batch_size)
+            return super().__call__(tasks)
+
+    monkeypatch.setattr(joblib, "Parallel", Watched)
+    small(tmp_path / "results")
+    assert sizes == [1]
+
+
+def test_an_interrupt_ends_the_workers_without_a_word(tmp_path):
+    """Warnings are errors here, also those that come when Python tidies up."""
+
+    def interrupt(done, total):
+        raise KeyboardInterrupt
+
+    grid = SMALL | {"beta": [0.1, 0.2, 0.4, 0.8]}
+    arguments = {"runs": 2, "seed": 3, "folder": tmp_path / "results", "workers": 2}
+    with pytest.raises(KeyboardInterrupt) as held:
+        sweep(PROBLEM, ["copg", "ipo"], grid, progress=interrupt, **arguments)
+    assert len(cell_files(tmp_path / "results")) == 1
+    # The directory is free at once, though what was raised still holds every frame.
+    same(sweep(PROBLEM, ["copg", "ipo"], grid, **arguments), load(tmp_path / "results"))
+    assert held.traceback
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills by signals")
+def test_what_is_there_is_counted_where_it_cannot_be_opened(copied, monkeypatch):
+    def forbidden(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(folder.os, "open", forbidden)
+    with pytest.raises(PermissionError, match="Permission denied; 4 of 4 cells are kept in"):
+        small(copied)
 
 
 # ---------------------------------------------------------------- resuming, and what is refused
@@ -476,7 +578,7 @@ def test_other_directories_are_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("all of it", encoding="utf-8")
     with pytest.raises(ValueError, match=r"^folder: expected a new directory .*holds thesis.tex$"):
         small(tmp_path)
-    assert os.listdir(tmp_path) in ([".lock", "thesis.tex"], ["thesis.tex", ".lock"])
+    assert os.listdir(tmp_path) == ["thesis.tex"]
     with pytest.raises(ValueError, match=r"^folder: expected the results of a sweep, got"):
         load(tmp_path / "nowhere")
 
@@ -526,6 +628,8 @@ def test_a_place_that_cannot_be_written_is_a_clear_error(tmp_path, monkeypatch):
     file.write_text("", encoding="utf-8")
     with pytest.raises(OSError, match="Not a directory; no cell was finished"):
         small(file / "results")
+    with pytest.raises(ValueError, match="folder: expected a path, got an empty string"):
+        small("")
 
     def forbidden(*_, **__):
         raise PermissionError(errno.EACCES, "Permission denied")

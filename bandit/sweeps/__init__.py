@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from bandit.losses import Loss
 from bandit.presets import Method
 from bandit.problem import Bandit
-from bandit.sweeps import cells
+from bandit.sweeps import cells, transport
 from bandit.sweeps import folder as folders
 from bandit.sweeps.cells import RESULTS, Cell, Columns
 from bandit.sweeps.folder import Folder, Memory
@@ -86,7 +86,10 @@ def sweep(
     Raises
     ------
     ValueError, TypeError
-        One line, also for a directory that holds the results of another sweep.
+        One line, also for a directory that holds the results of another sweep, and for a loss that
+        cannot be sent to other processes.
+    RuntimeError
+        For what a loss raises in another process, if it is of a type that cannot come from there.
     OSError
         If results cannot be written, or a worker has died. What was there is kept.
 
@@ -101,8 +104,10 @@ def sweep(
     with store:
         missing = store.missing()
         done, total = len(plan.cells) - len(missing), len(plan.cells)
-        with _reporter(progress, done, total) as report:
-            for place, columns in _computed(missing, workers, store):
+        # Closed at once, whatever ends the loop: workers are not to go on until Python tidies up.
+        computed = contextlib.closing(_computed(missing, workers, store))
+        with _reporter(progress, done, total) as report, computed as results:
+            for place, columns in results:
                 store.add(missing[place], columns)
                 done += 1
                 report(done, total)
@@ -155,27 +160,32 @@ def _table(rows: list[Columns]) -> pd.DataFrame:
 
 def _computed(
     missing: list[Cell], workers: int | None, store: Folder | Memory
-) -> Iterator[tuple[int, Columns]]:
+) -> Generator[tuple[int, Columns], None, None]:
     """Place in ``missing`` and rows of each cell, as they are finished."""
     if not missing:
         return
     joblib = _joblib()
-    # No two cells share large arrays, so that there is nothing to gain from memory maps of them.
-    parallel = joblib.Parallel(n_jobs=workers, return_as="generator_unordered", max_nbytes=None)
-    tasks = (joblib.delayed(_placed)(place, cell) for place, cell in enumerate(missing))
+    transport.check(joblib, missing, workers)
+    parallel = joblib.Parallel(
+        n_jobs=workers,
+        return_as="generator_unordered",
+        # No two cells share large arrays: there is nothing to gain from memory maps of them.
+        max_nbytes=None,
+        # What is to be kept comes home by itself, not when others are finished, too.
+        batch_size=1 if isinstance(store, Folder) else "auto",
+    )
+    here = os.getpid()
+    tasks = (joblib.delayed(transport.run)(place, cell, here) for place, cell in enumerate(missing))
     try:
-        with contextlib.closing(parallel(tasks)) as results:
-            yield from results
+        with transport.closing(parallel(tasks)) as results:
+            for result in results:  # noqa: UP028  (it would close them by itself)
+                yield result
     except Exception as error:
         if not _is_loss_of_worker(error):
             raise
         raise ChildProcessError(
             f"sweep: a worker was killed, perhaps for want of memory; {store.standing()}"
         ) from error
-
-
-def _placed(place: int, cell: Cell) -> tuple[int, Columns]:
-    return place, cells.run(cell)
 
 
 def _is_loss_of_worker(error: Exception) -> bool:

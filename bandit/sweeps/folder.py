@@ -44,6 +44,7 @@ class Folder:
 
     def __enter__(self) -> Folder:
         with _told(self):
+            self._leave_others_alone()
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(self.path)
         try:
@@ -61,12 +62,7 @@ class Folder:
         if manifest.exists():
             _same_or_raise(self.path, read_manifest(self.path)["description"], self.plan)
         else:
-            others = sorted(p.name for p in self.path.iterdir() if not p.name.startswith("."))
-            if others:
-                raise ValueError(
-                    f"folder: expected a new directory or one of this sweep, {self.path} has no "
-                    f"{MANIFEST} but holds {others[0]}"
-                )
+            self._leave_others_alone()
             about = {
                 "format": FORMAT,
                 "fingerprint": self.plan.fingerprint,
@@ -78,6 +74,17 @@ class Folder:
         with _told(self):
             (self.path / CELLS).mkdir(exist_ok=True)
         self._look()
+
+    def _leave_others_alone(self) -> None:
+        """A ValueError for a directory with something in it, but no results."""
+        if not self.path.is_dir() or (self.path / MANIFEST).exists():
+            return
+        others = sorted(p.name for p in self.path.iterdir() if not p.name.startswith("."))
+        if others:
+            raise ValueError(
+                f"folder: expected a new directory or one of this sweep, {self.path} has no "
+                f"{MANIFEST} but holds {others[0]}"
+            )
 
     def _look(self) -> None:
         """Find the cells that are there, and tell of files that are not what was written."""
@@ -118,10 +125,14 @@ class Folder:
 
     def standing(self) -> str:
         """How much is there, for messages."""
-        if not self._found:
+        kept = len(self._found)
+        if self._lock < 0:  # not looked into yet
+            with contextlib.suppress(OSError):
+                kept = len({file.name[:KEY_LENGTH] for file in cell_files(self.path)})
+        if not kept:
             return "no cell was finished"
         return (
-            f"{len(self._found)} of {len(self.plan.cells)} cells are kept in {self.path}, and "
+            f"{kept} of {len(self.plan.cells)} cells are kept in {self.path}, and "
             "running again goes on from there"
         )
 
@@ -163,6 +174,8 @@ def path_of(folder: Any) -> Path:
     """A results directory as a path; one line if it cannot be one."""
     if not isinstance(folder, (str, os.PathLike)) or not isinstance(os.fspath(folder), str):
         raise TypeError(f"folder: expected a path, got {type(folder).__name__}")
+    if not os.fspath(folder):
+        raise ValueError("folder: expected a path, got an empty string")
     if "\0" in os.fspath(folder):
         raise ValueError("folder: expected a path, got one with a zero byte")
     return Path(folder)
