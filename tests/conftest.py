@@ -8,13 +8,17 @@ import hypothesis
 
 # The same examples at every run, so that a failure is a fact about the code and not about the day.
 # ``HYPOTHESIS_PROFILE=explore`` looks for new ones.
-hypothesis.settings.register_profile(
-    "repeatable", derandomize=True, deadline=None, max_examples=40, database=None
-)
-hypothesis.settings.register_profile(
-    "explore", deadline=None, max_examples=1000, database=None, print_blob=True
-)
-hypothesis.settings.register_profile(
-    "quick", derandomize=True, deadline=None, max_examples=8, database=None
-)
+# Nor about the machine: no example, and no drawing of one, is too slow.
+COMMON = {
+    "deadline": None,
+    "suppress_health_check": [hypothesis.HealthCheck.too_slow],
+    "database": None,
+}
+PROFILES = {
+    "repeatable": {"derandomize": True, "max_examples": 40},
+    "explore": {"max_examples": 1000, "print_blob": True},
+    "quick": {"derandomize": True, "max_examples": 8},
+}
+for name, own in PROFILES.items():
+    hypothesis.settings.register_profile(name, **COMMON, **own)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))

@@ -30,6 +30,9 @@ KEPT = ("mystnb",)
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
+HANGS = 3600  # seconds
+
+
 def execute(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookNode:
     """A copy of ``notebook`` with the outputs of a new run in ``folder``.
 
@@ -39,7 +42,11 @@ def execute(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookN
     fresh.cells.insert(0, nbformat.v4.new_code_cell(HEAD, id="warnings-are-errors"))
     client = NotebookClient(
         fresh,
-        timeout=120,
+        # Against hanging, not against a busy machine: there a kernel may take minutes to begin,
+        # and outputs that come later than the third of these are lost without a word.
+        timeout=HANGS,
+        startup_timeout=HANGS,
+        iopub_timeout=HANGS,
         kernel_name="python3",
         record_timing=False,
         # A kernel sends what it prints five times a second: how many pieces come is chance.

@@ -27,6 +27,7 @@ PROBLEMS = {
     "contexts": bandit.Bandit([[1.0, 0.0], [0.2, 0.9]], 0.3, [0.6, 0.4], [0.7, 0.3]),
 }
 METHODS = ["copg", "ipo", "grpo"]
+TOLD_NEVER = signal.SIGUSR1
 GRID = {
     "beta": [0.2, 0.5, 1.0, 2.0],
     "behavior": ["policy", "uniform", "reference"],
@@ -37,9 +38,11 @@ GRID = {
 }
 
 
-def whole_sweep(folder=None, workers=None):
+def whole_sweep(folder=None, workers=None, progress=None):
     """The sweep of these tests: 144 cells of three runs."""
-    return sweeps.sweep(PROBLEMS, METHODS, GRID, runs=3, seed=5, folder=folder, workers=workers)
+    return sweeps.sweep(
+        PROBLEMS, METHODS, GRID, runs=3, seed=5, folder=folder, workers=workers, progress=progress
+    )
 
 
 def landed(folder: Path) -> int:
@@ -47,25 +50,29 @@ def landed(folder: Path) -> int:
     return len(sweeps.folder.cell_files(folder))
 
 
-def start(folder: Path) -> int:
-    """A sweep in a process group of its own."""
-    child = os.fork()
+def start(folder: Path, most: int) -> int:
+    """A sweep in a process group of its own, which waits for its end after ``most`` more cells: on
+    a busy machine it would be through before it is killed."""
+    before, child = landed(folder), os.fork()
     if child == 0:
         try:
             os.setpgid(0, 0)
-            whole_sweep(folder, workers=2)
+            whole_sweep(
+                folder, 2, lambda done, cells: done < before + most or signal.sigwait({TOLD_NEVER})
+            )
         except BaseException as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
             os._exit(1)
         os._exit(0)
+    os.setpgid(child, child)  # here too: it may be killed before it has come to it
     return child
 
 
 def kill_once(folder: Path, wait_for: int, then: float) -> bool:
-    """Kill a sweep ``then`` seconds after ``wait_for`` more cells are there; False if too late."""
-    before, child = landed(folder), start(folder)
-    deadline = time.monotonic() + 120
-    while landed(folder) < before + wait_for and time.monotonic() < deadline:
+    """Kill a sweep ``then`` seconds after ``wait_for`` more cells are there, and before there are
+    three further ones; False if it ended by itself."""
+    before, child = landed(folder), start(folder, wait_for + 3)
+    while landed(folder) < before + wait_for:
         if os.waitpid(child, os.WNOHANG)[0]:
             return False
         time.sleep(0.002)

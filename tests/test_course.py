@@ -36,6 +36,10 @@ make_course = importlib.import_module("make_course")
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")
 
 
+# Seconds: a busy machine is no wrong answer.
+PATIENT = {"timeout": 3600, "startup_timeout": 3600, "iopub_timeout": 3600}
+
+
 @functools.cache
 def notebook(name: str) -> nbformat.NotebookNode:
     return make_course.notebook_of(EXERCISES / f"{name}.py")
@@ -236,7 +240,7 @@ def graded(folder: Path, name: str, student: str, wrong=()) -> dict[str, tuple[f
     The blank student hands in what was released, others the model solution; each of ``wrong``
     is put in its place.
     """
-    api = make_course.course(folder)
+    api = make_course.course(folder, Execute=PATIENT)
     path = folder / "submitted" / student / name / f"{name}.ipynb"
     shutil.copytree(folder / ("release" if student == "blank" else "source") / name, path.parent)
     handed_in = nbformat.read(path, as_version=4)
@@ -380,6 +384,8 @@ def test_commands_of_the_page_grade_and_export(tmp_path):
     shutil.copy(tmp_path / "source" / name / f"{name}.ipynb", handed_in)
     archive.mkdir(parents=True)
     shutil.make_archive(str(archive / "all"), "zip", handed_in.parent)
+    with open(tmp_path / "nbgrader_config.py", "a", encoding="utf-8") as settings:
+        settings.writelines(f"c.Execute.{key} = {value}\n" for key, value in PATIENT.items())
     for command in (collect + grade).splitlines():
         assert name in command or command == "nbgrader export"
         done = subprocess.run(

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,9 @@ from bandit import analysis, cli, losses, pairs, pessimism, preferences, related
 from bandit.losses import Group
 from bandit.sweeps.grids import SETTINGS
 
-few = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# What the profile leaves aside has to be named again.
+ASIDE = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+few = settings(max_examples=60, suppress_health_check=ASIDE)
 
 numbers = st.one_of(
     st.floats(allow_nan=True, allow_infinity=True),
@@ -427,7 +431,7 @@ def status(arguments: list[str]) -> tuple[int, str, str]:
     return code, out.getvalue(), err.getvalue()
 
 
-@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, suppress_health_check=ASIDE)
 @given(
     arguments=st.lists(
         st.one_of(st.sampled_from(WORDS), st.sampled_from(VALUES), st.text(max_size=4)), max_size=7
@@ -455,7 +459,7 @@ def test_no_words_end_in_a_traceback(arguments, first, tmp_path, monkeypatch):
         json.loads(out)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=ASIDE)
 @given(content=st.binary(max_size=60), cut=st.integers(0, len(LOG)))
 def test_no_file_ends_in_a_traceback(content, cut, tmp_path):
     path = Path(tmp_path) / "log.csv"
@@ -466,3 +470,26 @@ def test_no_file_ends_in_a_traceback(content, cut, tmp_path):
     assert "Traceback" not in err
     if code == 2:
         assert len([line for line in err.splitlines() if "warning:" not in line]) == 1, err
+
+
+# --------------------------------------------------------------------------- no clock decides
+
+
+def hypothesis_settings():
+    """Of every test with examples in this folder, by its name, and of the profiles."""
+    for name in ("repeatable", "explore", "quick"):
+        yield name, settings.get_profile(name)
+    for path in sorted(Path(__file__).parent.rglob("test_*.py")):
+        names = re.findall(r"^@given.*?^def (\w+)", path.read_text("utf-8"), re.S | re.M)
+        module = sys.modules.get(path.stem)
+        for name in names if module else ():
+            yield name, getattr(module, name)._hypothesis_internal_use_settings
+
+
+def test_no_example_is_too_slow():
+    """A busy machine draws examples slowly: by default hypothesis calls that a failure."""
+    found = dict(hypothesis_settings())
+    assert {"test_no_words_end_in_a_traceback", "test_no_file_ends_in_a_traceback"} <= set(found)
+    for name, own in found.items():
+        assert own.deadline is None, name
+        assert HealthCheck.too_slow in own.suppress_health_check, name

@@ -15,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+HANGS = 600_000  # milliseconds: no page is too slow on a busy machine
 FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync"
 FLAGS += " --disable-background-networking --disable-component-update"
 
@@ -113,9 +114,17 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS.split())
+        browser = playwright.chromium.launch(
+            executable_path=BROWSER, args=FLAGS.split(), timeout=HANGS
+        )
         yield browser
         browser.close()
+
+
+def opened(browser, **how):
+    view = browser.new_page(**how)
+    view.set_default_timeout(HANGS)
+    return view
 
 
 def wait_for_formulas(view) -> None:
@@ -125,7 +134,7 @@ def wait_for_formulas(view) -> None:
 
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
 def test_the_pages_that_everyone_sees_fit_a_telephone(browser, site, pages):
-    view = browser.new_page(viewport={"width": 390, "height": 800})
+    view = opened(browser, viewport={"width": 390, "height": 800})
     for name in ("site/index", "site/course", "site/pages/contract", "site/pages/explorer"):
         view.goto((site / f"{name}.html").as_uri())
         if pages[site / f"{name}.html"].formulas:
@@ -153,7 +162,7 @@ def test_the_lists_at_the_sides_are_not_cut(browser, site):
 
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
 def test_the_slider_of_still_pictures_moves_from_the_keyboard(browser, site):
-    view = browser.new_page()
+    view = opened(browser)
     view.goto((site / "site" / "pages" / "explorer.html").as_uri())
     slider = view.get_by_label("Share of arm 3 in the behavior")
     shown = view.locator(".frames-state:visible")
@@ -172,7 +181,7 @@ def test_the_slider_of_still_pictures_moves_from_the_keyboard(browser, site):
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
 def test_every_formula_is_set_without_a_network(pages, browser):
     asked: list[str] = []
-    view = browser.new_page()
+    view = opened(browser)
     view.on("request", lambda request: asked.append(request.url))
     for path, page in pages.items():
         if not page.formulas:

@@ -26,3 +26,8 @@ c.FileNameCollectorPlugin.named_regexp = (
     r".*[/\\](?P<student_id>[^/\\_.][^/\\_]*)(?:_[^/\\]*?)?[/\\_]"
     r"(?P<file_id>ps\d\d(?:-[a-z]+)+)[^/\\]*\.ipynb$"
 )
+
+# On a busy machine kernels begin late, and messages of errors are read late; nbgrader would grade
+# without those that come after four seconds.
+c.Execute.startup_timeout = 600
+c.Execute.iopub_timeout = 60
