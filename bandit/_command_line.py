@@ -61,6 +61,7 @@ def answered(
         output.
     """
     options = argparse.Namespace()
+    _open_what_was_closed()
     try:
         try:
             status = run(options)
@@ -78,6 +79,14 @@ def answered(
         complain(program, _one_line(error, options, option_of))
         return BAD_VALUE
     return status
+
+
+def _open_what_was_closed() -> None:
+    """Started without an output, a program has None in its place, and would write errors to the
+    other one: what nobody reads goes nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
 
 
 def complain(program: str, line: str) -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -441,6 +442,22 @@ def test_a_reader_that_leaves_gets_no_traceback():
     os.close(write)
     assert done.returncode == 141
     assert done.stderr == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="closes outputs as a shell does")
+@pytest.mark.parametrize(
+    ("words", "closed", "status", "out"),
+    [
+        (["compare", "--methods", "copg"], ">&-", 0, ""),
+        (["compare", "--beta", "0"], "2>&-", 2, ""),  # an error is no table
+        (["compare", "--beta", "0"], ">&- 2>&-", 2, ""),
+        (["--version"], "<&- 2>&-", 0, f"copg-bandit {bandit.__version__}\n"),
+    ],
+)
+def test_closed_outputs_are_no_errors(words, closed, status, out):
+    line = f"{shlex.join([*RUN, *words])} {closed}"
+    done = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (status, out, "")
 
 
 def test_greek_is_spelled_out_where_it_cannot_be_shown():

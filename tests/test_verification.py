@@ -510,6 +510,42 @@ def test_what_does_not_return_what_it_should_is_a_fault_of_one_line(loss, said):
     assert [f.check for f in report.findings] == verification.CHECKS
 
 
+class _Mute(Exception):  # noqa: N818
+    def __str__(self):
+        raise ValueError("nothing to say")
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [(_Mute, "no message"), (GeneratorExit, "GeneratorExit"), (BaseException("odd"), "odd")],
+)
+def test_whatever_a_loss_raises_is_its_own_fault(raised, said):
+    def raising(group, *, beta):
+        raise raised
+
+    report = quick(raising)
+    assert not report.ok
+    assert said in report["returns"].text
+
+
+def test_an_examiner_that_fails_at_once_passes_nothing(monkeypatch):
+    def broken(*_):
+        raise ValueError("a mistake of the examiner's")
+
+    monkeypatch.setattr(verification._forms, "check_returns", broken)
+    report = quick(contrast)
+    assert not report.ok
+    assert report["returns"].text == "it could not be examined: a mistake of the examiner's"
+
+
+def test_an_interrupt_is_not_a_losss():
+    def interrupted(group, *, beta):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        quick(interrupted)
+
+
 def test_a_loss_of_one_library_alone_is_told_how_to_serve_all():
     def of_torch(group, *, beta):
         rewards = regularized(group, beta)
@@ -1003,6 +1039,7 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "helper_of_mine.py").write_text(HELPER)
     (tmp_path / "broken.py").write_text("import nothing_of_this_name\n")
     (tmp_path / "quits.py").write_text("raise SystemExit(0)\n")
+    (tmp_path / "odd.py").write_text("raise BaseException('odd')\n")
     (tmp_path / "unfinished.py").write_text("def loss(:\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -1043,6 +1080,8 @@ def test_json_from_the_command_line(here, capsys):
         (["broken.py:loss"], "expected broken.py to be importable, got ModuleNotFoundError"),
         (["broken:loss"], "expected broken to be importable, got ModuleNotFoundError"),
         (["quits.py:loss"], "expected quits.py to be importable, got SystemExit"),
+        (["odd.py:loss"], "expected odd.py to be importable, got BaseException: odd"),
+        (["a\nb:loss"], r"expected 'a\nb' to be importable, got ModuleNotFoundError"),
         (["unfinished.py:loss"], "expected unfinished.py to be importable, got SyntaxError"),
         (["my_losses.py:other"], "which has no 'other'"),
         (["my_losses.py:number"], "expected a function, got my_losses.py:number of type int"),

@@ -154,8 +154,10 @@ def _watched(base: Callable, name: str, own: Traits) -> Callable:
     def watched(group: Group, **hyper: Any) -> Score:
         try:
             score = base(group, **hyper)
-        except (Exception, SystemExit) as error:
-            raise LossError(_said(error), type(error).__name__) from error
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever it is, it is the loss's
+            raise LossError(said(error), type(error).__name__) from error
         _check_form(score, group.log_prob)
         return score
 
@@ -164,8 +166,13 @@ def _watched(base: Callable, name: str, own: Traits) -> Callable:
     return watched
 
 
-def _said(error: BaseException) -> str:
-    text = (str(error).strip() or "no message").splitlines()[0].rstrip(" :")
+def said(error: BaseException) -> str:
+    """What an exception that is not ours has to say, in one line."""
+    try:
+        text = str(error).strip()
+    except Exception:  # its own words are wrong, too
+        text = ""
+    text = (text or "no message").splitlines()[0].rstrip(" :")
     text = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
     return f"raises {type(error).__name__}: {text}"
 
@@ -198,4 +205,4 @@ def _check_readable(part: str, array: Any) -> None:
         np.asarray(array, dtype=np.float64)
     except Exception as error:
         kind = f"{type(array).__module__.partition('.')[0]}.{type(array).__name__}"
-        raise LossError(f"{part} is {kind} for numpy arrays; it {_said(error)}", "form") from error
+        raise LossError(f"{part} is {kind} for numpy arrays; it {said(error)}", "form") from error

@@ -11,7 +11,7 @@ from typing import Any
 
 from bandit import losses, presets
 from bandit.losses import Loss
-from bandit.verification._subject import FILLED_IN, Subject
+from bandit.verification._subject import FILLED_IN, Subject, said
 
 FORMS = "a shipped loss, package.module:function or path/to/file.py:function"
 
@@ -66,11 +66,12 @@ def _run(what: str, load: Any) -> Any:
     """Run code that is not ours; whatever it raises is one line."""
     try:
         return load()
-    except (Exception, SystemExit) as error:
-        said = (str(error) or "no message").splitlines()[0]
-        raise ValueError(
-            f"target: expected {what} to be importable, got {type(error).__name__}: {said}"
-        ) from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        name = what if what.isprintable() else repr(what)
+        why = said(error).removeprefix("raises ")
+        raise ValueError(f"target: expected {name} to be importable, got {why}") from error
 
 
 def shipped(name: str) -> Loss:
