@@ -273,6 +273,8 @@ def test_frames_are_checked():
         data.from_dataframe({"item": [1]}, arm="item", reward="item")
     with pytest.raises(ValueError, match="reward: expected a column of frame"):
         data.from_dataframe(a_frame(), arm="item", reward="clicks")
+    with pytest.raises(ValueError, match="days in column 'item', got unhashable type: 'list'"):
+        data.from_dataframe(a_frame().assign(item=[[1]] * 60), **COLUMNS)
     with pytest.raises(ValueError, match="frame: expected rows, got none"):
         data.from_dataframe(a_frame().iloc[:0], **COLUMNS)
     twice = a_frame().set_axis(["device", "hour", "item", "sales", "sales", "p"], axis=1)

@@ -88,7 +88,12 @@ class FrameChunk:
         """Codes (n,) and what they stand for; −1 where nothing stands."""
         import pandas as pd
 
-        codes, values = pd.factorize(self.frame[column], use_na_sentinel=True)
+        try:
+            codes, values = pd.factorize(self.frame[column], use_na_sentinel=True)
+        except TypeError as error:  # lists, dictionaries and the like
+            raise ValueError(
+                f"frame: expected numbers, text or days in column {column!r}, got {error}"
+            ) from error
         names = [str(value) for value in values]
         empty = np.array([not name.strip() for name in names], dtype=bool)
         if empty.any():
