@@ -74,6 +74,12 @@ def detached(score, group, beta):
     return score._replace(value=value.detach() if hasattr(value, "detach") else value)
 
 
+def with_torch() -> list[str]:
+    """What to compare with, where it is installed."""
+    pytest.importorskip("torch")
+    return ["torch"]
+
+
 def reproduced(report, check, loss):
     """The score that an example's code makes, and its group and hyper-parameters."""
     example = report[check].example
@@ -98,7 +104,7 @@ def on_pairs(check, loss, *more):
 @pytest.mark.parametrize("change", [flipped, scaled, term_dropped])
 def test_a_weight_that_is_not_the_gradient_is_a_fault(change, level):
     loss = mutant(change)
-    report = bandit.verify(loss, level=level, libraries=["torch"] if level == "full" else None)
+    report = bandit.verify(loss, level=level, libraries=with_torch() if level == "full" else None)
     assert report["gradient"].kind == "fault"
     assert not report.ok
     score, group, example = reproduced(report, "gradient", loss)
@@ -130,7 +136,7 @@ def test_examples_are_small():
 def test_a_detached_value_is_seen_by_torch_alone():
     loss = mutant(detached)
     assert quick(loss)["gradient"].kind == "passed"
-    found = bandit.verify(loss, libraries=["torch"])["gradient"]
+    found = bandit.verify(loss, libraries=with_torch())["gradient"]
     assert found.kind == "fault"
     assert "value does not depend on log_prob" in found.text
 
@@ -148,7 +154,7 @@ def test_what_is_held_constant_is_told_from_a_mistake():
     found = quick(reinforce)["gradient"]
     assert found.kind == "fault"
     assert "semi_gradient=True" in found.text
-    found = bandit.verify(reinforce, libraries=["torch"])["gradient"]
+    found = bandit.verify(reinforce, libraries=with_torch())["gradient"]
     assert found.kind == "property"
     assert found.numbers["holds_constant"]
 
@@ -157,16 +163,16 @@ def test_what_is_held_constant_is_told_from_a_mistake():
 
     declared.traits = Traits(semi_gradient=True, requires=frozenset({"reward"}))
     assert quick(declared)["gradient"].kind == "skipped"
-    assert bandit.verify(declared, libraries=["torch"])["gradient"].kind == "passed"
+    assert bandit.verify(declared, libraries=with_torch())["gradient"].kind == "passed"
     declared.traits = Traits(requires=frozenset({"reward"}))
-    assert bandit.verify(declared, libraries=["torch"])["gradient"].kind == "fault"
+    assert bandit.verify(declared, libraries=with_torch())["gradient"].kind == "fault"
 
 
 @pytest.mark.parametrize("by", [1e-4, 1e-6 * 3])
 @pytest.mark.parametrize("level", ["quick", "full"])
 def test_a_small_mistake_can_be_read(level, by):
     change = mutant(lambda s, g, b: s._replace(weight=(1 + by) * s.weight))
-    report = bandit.verify(change, level=level, libraries=["torch"] if level == "full" else None)
+    report = bandit.verify(change, level=level, libraries=with_torch() if level == "full" else None)
     text = report["gradient"].text
     assert report["gradient"].kind == "fault"
     assert f"({1 + by:.8g} times it)" in text
@@ -190,7 +196,9 @@ def with_traits(loss, offset):
 def test_a_constant_in_the_value_breaks_nothing(level, offset):
     """Differences of large values lose digits: that is no fault of the loss."""
     shifted = mutant(lambda s, g, b: s._replace(value=s.value + offset))
-    report = bandit.verify(shifted, level=level, libraries=["torch"] if level == "full" else None)
+    report = bandit.verify(
+        shifted, level=level, libraries=with_torch() if level == "full" else None
+    )
     assert report.ok
     assert report["gradient"].kind == "passed"
 
@@ -214,7 +222,7 @@ def test_a_library_is_asked_for_the_gradient_of_its_own_weight():
         advantage = deviation / held.std(axis=-1, keepdims=True)
         return Score(-(advantage * group.log_prob).sum(axis=-1), -advantage)
 
-    report = bandit.verify(standardized, libraries=["torch"])
+    report = bandit.verify(standardized, libraries=with_torch())
     assert report["gradient"].kind == "passed"
     assert report["arrays"].kind == "fault"
     assert "weight (1, -1) and (0.7071, -0.7071)" in report["arrays"].text
@@ -229,7 +237,7 @@ def test_an_example_of_a_wrong_number_is_of_numbers():
         scale = ((deviation**2).mean(axis=-1) ** 0.5)[..., None]
         return Score(score.value / scale[..., 0], 2 * score.weight / scale)
 
-    report = bandit.verify(standardized, level="quick", libraries=["torch"])
+    report = bandit.verify(standardized, level="quick", libraries=with_torch())
     score, _, _ = reproduced(report, "gradient", standardized)
     assert np.isfinite(score.weight).all()
     assert "nan" not in report["gradient"].text
@@ -556,12 +564,11 @@ def test_a_loss_of_one_library_alone_is_told_how_to_serve_all():
     def of_none(group, *, beta):
         return group.rewards
 
-    import torch
-
-    text = bandit.verify(of_torch, libraries=["torch"])["returns"].text
+    torch = pytest.importorskip("torch")
+    text = bandit.verify(of_torch, libraries=with_torch())["returns"].text
     assert text.startswith("raises TypeError: ")
     assert "it takes arrays of torch alone" in text
-    assert "alone" not in bandit.verify(of_none, libraries=["torch"])["returns"].text
+    assert "alone" not in bandit.verify(of_none, libraries=with_torch())["returns"].text
 
 
 def test_float32_of_jax_is_told_how_to_keep_digits():
@@ -675,7 +682,7 @@ def test_a_baseline_of_the_whole_batch_is_a_fault():
         advantage = rewards - rewards.mean()
         return Score((advantage**2).sum(axis=-1) / -2 / beta, advantage)
 
-    report = bandit.verify(batched, libraries=["torch"])
+    report = bandit.verify(batched, libraries=with_torch())
     assert [finding.check for finding in report.faults] == ["batch"]
     _, group, example = reproduced(report, "batch", batched)
     assert group.log_prob.shape == (2, 1)
@@ -696,7 +703,7 @@ def test_what_only_a_batch_shows_is_not_taken_for_something_held_constant():
         advantage = rewards - rewards.mean(axis=0, keepdims=True)
         return Score((advantage**2).sum(axis=-1) / (2 * beta), -advantage)
 
-    for libraries in ([], ["torch"]):
+    for libraries in ([], with_torch()):
         report = bandit.verify(by_rank, libraries=libraries)
         assert [finding.check for finding in report.faults] == ["batch"]
         assert report["gradient"].kind == "skipped"
@@ -742,7 +749,7 @@ def test_a_weight_without_the_axes_of_the_policies_is_a_fault():
     ],
 )
 def test_other_arrays_get_other_answers(change, said):
-    found = bandit.verify(mutant(change), libraries=["torch"])["arrays"]
+    found = bandit.verify(mutant(change), libraries=with_torch())["arrays"]
     assert found.kind == "fault"
     assert said in found.text
 
@@ -753,7 +760,7 @@ def test_numpy_alone_is_a_property():
             raise TypeError("arrays of numpy only")
         return contrast(group, beta=beta)
 
-    report = bandit.verify(stubborn, libraries=["torch"])
+    report = bandit.verify(stubborn, libraries=with_torch())
     assert report["arrays"].kind == "property"
     assert report["arrays"].numbers["agree"] == ["numpy"]
     assert report["gradient"].kind == "passed"
@@ -981,7 +988,7 @@ def test_json_has_a_schema():
 
 @pytest.mark.parametrize("name", losses.REGISTRY)
 def test_every_shipped_loss_passes_and_has_its_card(name):
-    report = bandit.verify(shipped(name), libraries=["torch"])
+    report = bandit.verify(shipped(name), libraries=with_torch())
     assert report.faults == ()
     written = _cards.card(report).splitlines()
     committed = (CARDS / f"{name}.md").read_text(encoding="utf-8").splitlines()
