@@ -5,12 +5,13 @@ Shapes: policies (..., X, K), with X = 1 for a problem without contexts; see :mo
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from bandit import _checks, arrays, groups, losses
 from bandit._checks import Array
+from bandit._kept_groups import Block, KeptGroups
 from bandit.groups import Setting
 from bandit.losses import Group, Loss
 from bandit.policies import LogLinear
@@ -56,99 +57,204 @@ def expected(where: Setting, loss: Loss, log_policy: Any, group_size: int = 2) -
 
     Of a policy in torch or JAX they are computed there, and the value can be differentiated.
     """
-    own, xp = losses.traits(loss), arrays.namespace(log_policy)
-    if group_size == 2 and own.separable and where.pairs.is_independent:
-        return _expected_against_average(where, loss, log_policy)
-    value = arrays.zeros(log_policy, log_policy.shape[:-1])
-    arm_weight = arrays.zeros(log_policy, log_policy.shape)
-    for listing in groups.listings(where, loss, group_size):
-        # Groups that cannot occur may have infinite weights (ln μ = −∞): they count for nothing.
-        probability = arrays.constant(log_policy, listing.probability)
-        possible = probability > 0
-        with np.errstate(invalid="ignore", over="ignore"):
-            score = loss(groups.gather(where, log_policy, listing.members))
-            value += xp.sum(xp.where(possible, probability * score.value, 0.0), axis=-1)
-            mass = xp.where(possible[..., None], probability[..., None] * score.weight, 0.0)
-        arm_weight += groups.onto_arms(listing.members, log_policy.shape[-1], mass)
-    return value, arm_weight
+    return Expectation(where, loss, group_size)(log_policy)
 
 
-def _expected_against_average(where: Setting, loss: Loss, log_policy: Any) -> tuple[Any, Any]:
+class Expectation:
+    """:func:`expected` of one policy after another: what the data say is made once for all."""
+
+    def __init__(self, where: Setting, loss: Loss, group_size: int = 2) -> None:
+        self.where, self.loss, self.own = where, loss, losses.traits(loss)
+        self.blocks = KeptGroups(where, loss, group_size)
+        separable = group_size == 2 and self.own.separable and where.pairs.is_independent
+        self._average = _AgainstAverage(where, loss) if separable else None
+
+    def __call__(self, log_policy: Any) -> tuple[Any, Any]:
+        """Value (..., X) and weight (..., X, K) of policies (..., X, K)."""
+        if self._average is not None:
+            return self._average(log_policy)
+        xp = arrays.namespace(log_policy)
+        value = arrays.zeros(log_policy, log_policy.shape[:-1])
+        arm_weight = arrays.zeros(log_policy, log_policy.shape)
+        for block in self.blocks:
+            # Groups that cannot occur may have infinite weights (ln μ = −∞): they count for 0.
+            probability = arrays.constant(log_policy, block.probability)
+            possible = probability > 0
+            with np.errstate(invalid="ignore", over="ignore"):
+                score = self.loss(block.gather(log_policy))
+                value += xp.sum(xp.where(possible, probability * score.value, 0.0), axis=-1)
+                mass = xp.where(possible[..., None], probability[..., None] * score.weight, 0.0)
+            arm_weight += block.onto_arms(mass)
+        return value, arm_weight
+
+    def weight(self, log_policy: Any) -> Any:
+        """The weight alone."""
+        return self(log_policy)[1] if self._average is None else self._average.weight(log_policy)
+
+    def jacobian(self, log_policy: Array, size: float, affine: bool) -> Array:
+        """Jacobian (X, K, K) of each context's expected gradient by its logits, at policies (X, K).
+
+        The loss is differenced group by group, O(K²) evaluations for pairs, and the chain rule
+        through ln π and the softmax is exact. ``size`` is a typical change of the logits: an
+        ``affine`` loss is differenced over it, without error; any other one over a small step, to
+        fourth order.
+        """
+        arms, pi = log_policy.shape[-1], np.exp(log_policy)
+        steps = _steps(size, affine, self.where.beta)
+        arm_weight, by_log_prob, by_baseline = _slopes(self, log_policy, steps)
+        if isinstance(self.where.baseline, str):
+            moved = _baseline_slope(self.where, log_policy)
+            by_log_prob += by_baseline[..., :, None] * moved[..., None, :]
+        # d ln π(y) / d logit(k) = [y = k] − π(k), then the product rule on a − π Σ a.
+        if self.own.contrastive:
+            return by_log_prob
+        by_logits = by_log_prob - by_log_prob.sum(axis=-1, keepdims=True) * pi[..., None, :]
+        total = arm_weight.sum(axis=-1)[..., None, None]
+        softmax_slope = pi[..., None] * (np.eye(arms) - pi[..., None, :])
+        pulled = pi[..., None] * by_logits.sum(axis=-2, keepdims=True)
+        return by_logits - pulled - total * softmax_slope
+
+
+class _AgainstAverage:
     r"""Expectation over independent pairs in O(K), for weights that are affine in the other arm.
 
     Let m be an "average completion", whose every field is the mean of the arms' fields. Then the
     expected weight of y is its weight against m, and as what the two arms say jointly is bilinear
     and centered at m, E f(y, y') = E f(y, m') + E f(m, y') − f(m, m').
     """
-    xp = arrays.namespace(log_policy)
-    mu = arrays.constant(log_policy, where.pairs.first)
-    other = mu
-    if where.pairs.second is not where.pairs.first:
-        other = arrays.constant(log_policy, where.pairs.second)
-    told, told_other = where.pairs.told
-    first = _arm_fields(where, loss, log_policy, told)
-    second = first if told is told_other else _arm_fields(where, loss, log_policy, told_other)
-    mean_first, mean_second = _mean_fields(first, mu), _mean_fields(second, other)
-    baseline = groups.baseline_value(where, log_policy)
 
-    def score(one: list[Any], two: list[Any]) -> losses.Score:
-        fields = [_side_by_side(a, b, log_policy) for a, b in zip(one, two, strict=True)]
-        group = Group(fields[0], fields[1], fields[2], None, fields[3])
+    def __init__(self, where: Setting, loss: Loss) -> None:
+        self.where, self.loss = where, loss
+        # A loss that is the same from both sides needs to be seen from one only.
+        own = losses.traits(loss)
+        self.one_side = where.pairs.is_symmetric_product and own.exchangeable
+        self._kept: _Averages | None = None
+
+    def _averages(self, log_policy: Any) -> _Averages:
+        """What the data say, in the library of the policy; numpy's is made once."""
+        if arrays.is_foreign(log_policy):
+            return _Averages.of(self.where, self.loss, log_policy)
+        if self._kept is None:
+            self._kept = _Averages.of(self.where, self.loss, log_policy)
+        return self._kept
+
+    def __call__(self, log_policy: Any) -> tuple[Any, Any]:
+        """Value (..., X) and weight (..., X, K) of policies (..., X, K)."""
+        data, xp = self._averages(log_policy), arrays.namespace(log_policy)
+        left, right = self._sides(data, log_policy)
+        means = _mean(log_policy, data.mu), _mean(log_policy, data.other)
+        middle = self._score(log_policy, *means, data.middle).value[..., 0]
+        value = (
+            xp.sum(_counted(data.mu, left.value), axis=-1)
+            + xp.sum(_counted(data.other, right.value), axis=-1)
+            - middle
+        )
+        return value, self._weight(data, left, right)
+
+    def weight(self, log_policy: Any) -> Any:
+        """The weight alone, for less."""
+        data = self._averages(log_policy)
+        return self._weight(data, *self._sides(data, log_policy))
+
+    def _weight(self, data: _Averages, left: losses.Score, right: losses.Score) -> Any:
+        of_other = right.weight[..., 0 if self.one_side else 1]
+        return _counted(data.mu, left.weight[..., 0]) + _counted(data.other, of_other)
+
+    def _sides(self, data: _Averages, log_policy: Any) -> tuple[losses.Score, losses.Score]:
+        """Every arm against the average second one, and the average first one against every arm."""
+        left = self._score(log_policy, log_policy, _mean(log_policy, data.other), data.left)
+        if self.one_side:
+            return left, left
+        right = self._score(log_policy, _mean(log_policy, data.mu), log_policy, data.right)
+        return left, right
+
+    def _score(self, log_policy: Any, one: Any, two: Any, data: list[Any]) -> losses.Score:
+        log_prob = _side_by_side(one, two, log_policy.shape[:-1])
+        lead = log_prob.shape[: log_policy.ndim - 2]
+        xp = arrays.namespace(log_policy)
+        reference, reward, behavior = (
+            x if x is None or not lead else xp.broadcast_to(x, (*lead, *x.shape)) for x in data
+        )
+        baseline = groups.baseline_value(self.where, log_policy)
         if baseline is not None:
-            per_group = xp.broadcast_to(baseline[..., None], group.log_prob.shape[:-1])
-            group = group._replace(baseline=per_group)
+            baseline = xp.broadcast_to(baseline[..., None], log_prob.shape[:-1])
         with np.errstate(invalid="ignore", over="ignore"):
-            return loss(group)
-
-    def expectation(mass: Any, x: Any) -> Any:
-        with np.errstate(invalid="ignore"):
-            return xp.where(mass > 0, mass * x, 0.0)
-
-    # A loss that is the same from both sides needs to be seen from one only.
-    both = where.pairs.is_symmetric_product and losses.traits(loss).exchangeable
-    left = score(first, mean_second)
-    right = left if both else score(mean_first, second)
-    middle = score(mean_first, mean_second).value[..., 0]
-    value = (
-        xp.sum(expectation(mu, left.value), axis=-1)
-        + xp.sum(expectation(other, right.value), axis=-1)
-        - middle
-    )
-    of_other = right.weight[..., 0 if both else 1]
-    return value, expectation(mu, left.weight[..., 0]) + expectation(other, of_other)
+            return self.loss(Group(log_prob, reference, reward, None, behavior, baseline))
 
 
-def _arm_fields(where: Setting, loss: Loss, log_policy: Any, told: Array) -> list[Any]:
-    xp, log_told = arrays.namespace(log_policy), None
+class _Averages(NamedTuple):
+    """What the data say of every arm and of the average one, beside each other.
+
+    The lists are ln π_ref, the reward and ln μ as pairs (X, K or 1, 2); ln μ is None unless asked
+    for.
+    """
+
+    mu: Any  # (1 or X, K)
+    other: Any
+    left: list[Any]  # each arm first, the average one second
+    right: list[Any]
+    middle: list[Any]  # the average ones of both sides
+
+    @classmethod
+    def of(cls, where: Setting, loss: Loss, like: Any) -> _Averages:
+        """In the library of the policy ``like``."""
+        pairs = where.pairs
+        mu = other = arrays.constant(like, pairs.first)
+        if pairs.second is not pairs.first:
+            other = arrays.constant(like, pairs.second)
+        told, told_other = pairs.told
+        first = _arm_fields(where, loss, like, told)
+        second = first if told is told_other else _arm_fields(where, loss, like, told_other)
+        mean_first = [_mean(x, mu) for x in first]
+        mean_second = [_mean(x, other) for x in second]
+        lead = where.reward.shape[:-1]
+
+        def beside(one: list[Any], two: list[Any]) -> list[Any]:
+            return [_side_by_side(a, b, lead) for a, b in zip(one, two, strict=True)]
+
+        return cls(
+            mu,
+            other,
+            beside(first, mean_second),
+            beside(mean_first, second),
+            beside(mean_first, mean_second),
+        )
+
+
+def _arm_fields(where: Setting, loss: Loss, like: Any, told: Array) -> list[Any]:
+    xp, log_told = arrays.namespace(like), None
     if "behavior_log_prob" in losses.traits(loss).requires:
-        mass = arrays.constant(log_policy, told)
+        mass = arrays.constant(like, told)
         # Arms that are never drawn count for nothing, and must not be infinite on the way.
         log_told = xp.log(xp.where(mass > 0, mass, 1.0))
-    constants = (arrays.constant(log_policy, x) for x in (where.log_reference, where.reward))
-    return [log_policy, *constants, log_told]
+    return [*(arrays.constant(like, x) for x in (where.log_reference, where.reward)), log_told]
 
 
-def _mean_fields(fields: list[Any], mass: Any) -> list[Any]:
-    xp = arrays.namespace(mass)
+def _counted(mass: Any, x: Any) -> Any:
+    """mass · x, 0 where there is no mass."""
     with np.errstate(invalid="ignore"):
-        return [
-            None if x is None else xp.sum(xp.where(mass > 0, mass * x, 0.0), axis=-1, keepdims=True)
-            for x in fields
-        ]
+        return arrays.namespace(mass).where(mass > 0, mass * x, 0.0)
 
 
-def _side_by_side(one: Any, two: Any, log_policy: Any) -> Any:
-    """Two fields (..., X, K or 1) as the two completions of pairs (..., X, N, 2).
+def _mean(x: Any, mass: Any) -> Any:
+    """Mean of a field (..., X, K), as (..., X, 1); None of none."""
+    if x is None:
+        return None
+    return arrays.namespace(mass).sum(_counted(mass, x), axis=-1, keepdims=True)
+
+
+def _side_by_side(one: Any, two: Any, lead: tuple[int, ...]) -> Any:
+    """Two fields (..., X, K or 1) as the two completions of pairs (*lead, N, 2).
 
     Laid out as two contiguous planes, which is several times faster for a million arms.
     """
     if one is None or two is None:
         return None
     width = max(one.shape[-1], two.shape[-1])
-    if arrays.is_foreign(log_policy):
-        xp, shape = arrays.namespace(log_policy), (*log_policy.shape[:-1], width)
+    if arrays.is_foreign(one):
+        xp, shape = arrays.namespace(one), (*lead, width)
         return xp.stack([xp.broadcast_to(one, shape), xp.broadcast_to(two, shape)], axis=-1)
-    planes = np.empty((2, *log_policy.shape[:-1], width))
+    planes = np.empty((2, *lead, width))
     planes[0], planes[1] = one, two
     return np.moveaxis(planes, 0, -1)
 
@@ -156,69 +262,65 @@ def _side_by_side(one: Any, two: Any, log_policy: Any) -> Any:
 # -------------------------------------------------------------------------------- derivatives
 
 
-def jacobian(where: Setting, loss: Loss, log_policy: Array, size: float, affine: bool) -> Array:
-    """Jacobian (X, K, K) of each context's expected gradient by its logits, at policies (X, K).
+def _slopes(
+    expectation: Expectation, log_policy: Array, steps: Array
+) -> tuple[Array, Array, Array]:
+    """Expected weight by arm (X, K), and its slopes by ln π (X, K, K) and by the baseline (X, K).
 
-    The loss is differenced group by group, O(K²) evaluations for pairs, and the chain rule through
-    ln π and the softmax is exact. ``size`` is a typical change of the logits: an ``affine`` loss is
-    differenced over it, without error; any other one over a small step, to fourth order.
+    A loss is asked once for all changes of a block of groups.
     """
-    arms = log_policy.shape[-1]
-    pi = np.exp(log_policy)
-    arm_weight = np.zeros(log_policy.shape)
-    by_log_prob = np.zeros((*log_policy.shape, arms))
-    by_baseline = np.zeros(log_policy.shape)
-    moving_baseline = isinstance(where.baseline, str)
-    for listing in groups.listings(where, loss):
-        group = groups.gather(where, log_policy, listing.members)
-        mass = listing.probability[..., None]
-        if losses.traits(loss).contrastive:
-            # An arm against itself pulls nowhere; its slopes cancel, but for rounding.
-            alike = (listing.members == listing.members[:, :1]).all(axis=-1)
-            mass = np.where(alike[:, None], 0.0, mass)
-
-        def weight(field: str, direction: Array, group: Group = group, mass: Array = mass):
-            changed = group._replace(**{field: getattr(group, field) + direction})
-            with np.errstate(invalid="ignore", over="ignore"):
-                return np.where(mass > 0, mass * loss(changed).weight, 0.0)
-
-        onto = groups.incidence(listing.members, arms)
-        arm_weight += groups.scatter(onto, weight("log_prob", np.zeros(())))
-        size_of_group = listing.members.shape[-1]
-        for member in range(size_of_group):
-            unit = np.eye(size_of_group)[member]
-            slope = _difference(
-                lambda h, u=unit: weight("log_prob", h * u), size, affine, where.beta
-            )
-            place = listing.members * arms + listing.members[:, member, None]
-            for x in range(len(slope)):
-                by_log_prob[x] += np.bincount(
-                    place.ravel(), weights=slope[x].ravel(), minlength=arms * arms
-                ).reshape(arms, arms)
-        if moving_baseline:
-            slope = _difference(
-                lambda h: weight("baseline", np.asarray(h * where.beta)), size, affine, where.beta
-            )
-            by_baseline += groups.scatter(onto, slope / where.beta)
-    if moving_baseline:
-        by_log_prob += by_baseline[..., :, None] * _baseline_slope(where, log_policy)[..., None, :]
-    # d ln π(y) / d logit(k) = [y = k] − π(k), then the product rule on a − π Σ a.
-    if losses.traits(loss).contrastive:
-        return by_log_prob
-    by_logits = by_log_prob - by_log_prob.sum(axis=-1, keepdims=True) * pi[..., None, :]
-    total = arm_weight.sum(axis=-1)[..., None, None]
-    softmax_slope = pi[..., None] * (np.eye(arms) - pi[..., None, :])
-    pulled = pi[..., None] * by_logits.sum(axis=-2, keepdims=True)
-    return by_logits - pulled - total * softmax_slope
+    where, (contexts, arms) = expectation.where, log_policy.shape
+    arm_weight, by_baseline = np.zeros(log_policy.shape), np.zeros(log_policy.shape)
+    by_log_prob = np.zeros((contexts, arms * arms))
+    for block in expectation.blocks:
+        size = block.members.shape[-1]
+        # Nothing, each member's ln π up and down, then the baseline.
+        member = np.repeat(np.arange(size + 1), len(steps))
+        moves = np.zeros((len(member) + 1, size + 1))
+        moves[np.arange(1, len(moves)), member] = np.tile(steps, size + 1)
+        if not isinstance(where.baseline, str):
+            moves = moves[: -len(steps)]
+        for part in block.parts(groups.BLOCK // (contexts * len(moves))):
+            weight = _moved(expectation, part, log_policy, moves)
+            arm_weight += part.onto_arms(weight[0])
+            changes = weight[1:].reshape(-1, len(steps), *weight.shape[1:])
+            for m, slope in enumerate(_difference(changes, steps)):
+                if m == size:
+                    by_baseline += part.onto_arms(slope / where.beta)
+                    continue
+                place = (part.members * arms + part.members[:, m, None]).ravel()
+                for x in range(contexts):
+                    by_log_prob[x] += np.bincount(place, slope[x].ravel(), arms * arms)
+    return arm_weight, by_log_prob.reshape(contexts, arms, arms), by_baseline
 
 
-def _difference(function, size: float, affine: bool, beta: float) -> Array:
-    """Derivative at 0 of an array function of one number."""
-    if affine:
-        return (function(size) - function(-size)) / (2 * size)
-    h = 1e-3 / max(1.0, beta)
-    near, far = function(h) - function(-h), function(2 * h) - function(-2 * h)
-    return (8 * near - far) / (12 * h)
+def _moved(expectation: Expectation, block: Block, log_policy: Array, moves: Array) -> Array:
+    """Weights (M, X, N, G) times probabilities, with ln π of the members and the baseline (in β)
+    changed by ``moves`` (M, G + 1)."""
+    group = block.gather(log_policy)
+    log_prob = group.log_prob + moves[:, None, None, :-1]
+    baseline = group.baseline
+    if isinstance(expectation.where.baseline, str):
+        baseline = baseline + (moves[:, -1] * expectation.where.beta)[:, None, None]
+    mass = block.unlike if expectation.own.contrastive else block.probability
+    mass = mass[..., None]
+    with np.errstate(invalid="ignore", over="ignore"):
+        weight = expectation.loss(group._replace(log_prob=log_prob, baseline=baseline)).weight
+        return np.where(mass > 0, mass * weight, 0.0)
+
+
+def _steps(size: float, affine: bool, beta: float) -> Array:
+    """Where to look for a derivative: at ±h, or to fourth order also at ±2h."""
+    h = size if affine else 1e-3 / max(1.0, beta)
+    return np.array([h, -h] if affine else [h, -h, 2 * h, -2 * h])
+
+
+def _difference(values: Array, steps: Array) -> Array:
+    """Derivatives at 0 from values (..., S, X, N, G) at the steps (S,)."""
+    near = values[:, 0] - values[:, 1]
+    if len(steps) == 2:
+        return near / (2 * steps[0])
+    return (8 * near - (values[:, 2] - values[:, 3])) / (12 * steps[0])
 
 
 def _baseline_slope(where: Setting, log_policy: Array) -> Array:

@@ -150,12 +150,13 @@ def gradient_descent(
     where = groups.setting(problem, loss, pairs, preference, baseline)
     group_size = groups.check_group_size(where, loss, group_size)
     weights = 1.0 if problem.context_weights is None else problem.context_weights[:, None]
+    expectation = expectations.Expectation(where, loss, group_size)
     theta = expectations.log_policy_of(problem, np.log(start), None)
     path = np.empty((steps + 1, *theta.shape))
     # A descent that leaves float64 goes on as NaN beside the others.
     with np.errstate(all="ignore"):
         for step in range(steps + 1):
             path[step] = theta = log_softmax(theta)
-            weight = expectations.expected(where, loss, theta, group_size)[1]
+            weight = expectation.weight(theta)
             theta = theta - rate * weights * expectations.logit_gradient(loss, theta, weight)
     return np.exp(path).reshape(steps + 1, *start.shape)

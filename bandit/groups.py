@@ -239,19 +239,35 @@ def _affordable(how_many: int, arms: int, size: int) -> None:
 
 def gather(where: Setting, log_policy: Any, members: Any) -> Group:
     """The groups ``members`` (N, G) of a policy (..., X, K) as a Group of fields (..., X, N, G)."""
+    return with_policy(where, log_policy, members, data_of(where, members))
+
+
+def data_of(where: Setting, members: Any) -> Group:
+    """What the data say of the groups ``members`` (N, G), fields (X, N, G): all but the policy's
+    log-probability and the baseline, which may follow it."""
     first, second = where.pairs.told
     contexts = where.reward.shape[0]
-    behavior = _spread(_log_behavior(first, second, members), contexts, 3)
+    return Group(
+        log_prob=None,
+        ref_log_prob=where.log_reference[..., members],
+        reward=where.reward[..., members],
+        preference=_spread(preference_of(where, members), contexts),
+        behavior_log_prob=_spread(_log_behavior(first, second, members), contexts, 3),
+    )
+
+
+def with_policy(where: Setting, log_policy: Any, members: Any, data: Group) -> Group:
+    """The groups ``members`` with :func:`data_of` them, of a policy (..., X, K)."""
     baseline = baseline_value(where, log_policy)
-    lead = (*log_policy.shape[:-1], len(members))
     if baseline is not None:
+        lead = (*log_policy.shape[:-1], len(members))
         baseline = arrays.namespace(log_policy).broadcast_to(baseline[..., None], lead)
     return Group(
         log_prob=log_policy[..., members],
-        ref_log_prob=arrays.constant(log_policy, where.log_reference[..., members]),
-        reward=arrays.constant(log_policy, where.reward[..., members]),
-        preference=arrays.constant(log_policy, _spread(preference_of(where, members), contexts)),
-        behavior_log_prob=arrays.finite_constant(log_policy, behavior),
+        ref_log_prob=arrays.constant(log_policy, data.ref_log_prob),
+        reward=arrays.constant(log_policy, data.reward),
+        preference=arrays.constant(log_policy, data.preference),
+        behavior_log_prob=arrays.finite_constant(log_policy, data.behavior_log_prob),
         baseline=baseline,
     )
 

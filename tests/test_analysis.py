@@ -400,7 +400,7 @@ def test_jacobian_is_the_derivative_of_the_gradient(name, case):
 
     # (context, logit, context, gradient): contexts do not see each other.
     slopes = oracles.central_differences(field, logits, step=1e-4)
-    found = expectations.jacobian(where, bound, log_policy, 3.0, affine)
+    found = expectations.Expectation(where, bound).jacobian(log_policy, 3.0, affine)
     for x in range(len(logits)):
         expected = slopes[x, :, x, :].T
         scale = max(1e-3, float(np.abs(expected).max()))

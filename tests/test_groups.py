@@ -8,6 +8,7 @@ import itertools
 import math
 
 import numpy as np
+import oracles
 import pytest
 import scipy.sparse
 from hypothesis import given
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from strategies import cases, make_case, seeds, simplex
 
 import bandit
-from bandit import groups, losses
+from bandit import _kept_groups, expectations, flow, groups, losses
 from bandit.losses import Score
 
 
@@ -252,3 +253,69 @@ def test_groups_of_thousands_have_their_probabilities(size):
             for g in (size, 2)
         )
         np.testing.assert_allclose(whole, size / 2 * pair, rtol=1e-9, atol=1e-10)
+
+
+# ------------------------------------------------------------------------- groups that are kept
+
+
+@pytest.mark.parametrize("name", ["ipo", "dpo", "copg", "policy_gradient", "grpo", "ppo_clip"])
+@pytest.mark.parametrize("most", [0, 1 << 18])
+def test_groups_are_listed_once_and_give_the_same_numbers(name, most, monkeypatch):
+    case = make_case(np.random.default_rng(3), (2, 4))
+    loss = groups.bind(losses.get(name), case.problem)
+    needs = "preference" in losses.traits(loss).requires
+    where = groups.setting(case.problem, loss, case.nu, case.preference if needs else None)
+    lists, own = [], groups.listings
+    monkeypatch.setattr(groups, "listings", lambda *a: (lists.append(a), own(*a))[1])
+    monkeypatch.setattr(_kept_groups, "MOST_KEPT", most)
+    expectation = expectations.Expectation(where, loss)
+    policies = np.log(case.rng.dirichlet(np.ones(4), size=(5, 2)))
+    found = [expectation(policy) for policy in policies]
+    together = expectation(policies)
+    slopes = [expectation.jacobian(policy, 1.0, affine=False) for policy in policies]
+    assert len(lists) == (1 if most else 11)
+    for i, policy in enumerate(policies):
+        value, weight = expectations.expected(where, loss, policy)
+        np.testing.assert_array_equal(found[i][0], value)
+        np.testing.assert_array_equal(found[i][1], weight)
+        np.testing.assert_array_equal(expectation.weight(policy), weight)
+        np.testing.assert_array_equal(together[1][i], weight)
+        alone = expectations.Expectation(where, loss).jacobian(policy, 1.0, affine=False)
+        np.testing.assert_array_equal(slopes[i], alone)
+
+
+@pytest.mark.parametrize("block", [1, 40, 1 << 20])
+def test_jacobians_do_not_depend_on_how_many_groups_are_looked_at_together(block, monkeypatch):
+    case = make_case(np.random.default_rng(4), (2, 5))
+    loss = groups.bind(losses.ppo_clip, case.problem, "value")
+    where = groups.setting(case.problem, loss, case.nu, None, "value")
+    policy = np.log(case.rng.dirichlet(np.ones(5), size=2))
+    whole = expectations.Expectation(where, loss).jacobian(policy, 1.0, affine=False)
+    monkeypatch.setattr(groups, "BLOCK", block)
+    pieces = expectations.Expectation(where, loss).jacobian(policy, 1.0, affine=False)
+    np.testing.assert_allclose(pieces, whole, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["ipo", "dpo"])
+def test_descent_lists_its_groups_once(name, monkeypatch):
+    case = make_case(np.random.default_rng(5), (3,))
+    lists, own = [], groups.listings
+    monkeypatch.setattr(groups, "listings", lambda *a: (lists.append(a), own(*a))[1])
+    path = flow.gradient_descent(
+        case.problem,
+        losses.get(name),
+        case.problem.reference,
+        case.nu,
+        learning_rate=0.1,
+        steps=50,
+        preference=case.preference,
+    )
+    assert len(lists) == 1
+    # By hand, with a list made anew for every step.
+    theta = case.problem.log_reference
+    for _ in range(50):
+        gradient = bandit.analysis.population(
+            case.problem, losses.get(name), theta, case.nu, preference=case.preference
+        )[1]
+        theta = theta - 0.1 * gradient
+    np.testing.assert_allclose(path[-1], np.exp(oracles.log_softmax(theta)), rtol=1e-12)

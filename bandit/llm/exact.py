@@ -129,7 +129,8 @@ def _weigher(run: Exact) -> Callable[[Array], Array]:
     loss = groups.bind(run.loss, run.problem, run.baseline)
     where = groups.setting(run.problem, loss, run.pairs, run.preference, run.baseline)
     context_weights = np.array(run.problem.context_weights)[:, None]
-    return lambda log_policy: context_weights * expectations.expected(where, loss, log_policy)[1]
+    expectation = expectations.Expectation(where, loss)
+    return lambda log_policy: context_weights * expectation.weight(log_policy)
 
 
 def _history(run: Exact, learning_rate: float, records: dict[int, Array]) -> History:
