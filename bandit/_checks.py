@@ -16,8 +16,10 @@ from bandit import arrays
 
 Array = NDArray[np.float64]
 
-# Probabilities are accepted when they sum to one this closely; they are used as given.
+# Probabilities are accepted when they sum to one this closely; they are used as given. Those of
+# single precision, which a softmax of a million arms has to some 1e-4, are divided by their sum.
 SUM_TOLERANCE = 1e-8
+SINGLE_SUM_TOLERANCE = 2e-4
 # What numpy counts with.
 LARGEST = 2**63 - 1
 
@@ -94,8 +96,11 @@ def positive_integer(name: str, value: Any) -> int:
 def distribution(
     name: str, values: ArrayLike, *, axes: int = 1, strictly_positive: bool = False
 ) -> Array:
-    """Probabilities over the last ``axes`` axes: non-negative (or positive), summing to one."""
-    array = finite_array(name, values)
+    """Probabilities over the last ``axes`` axes: non-negative (or positive), summing to one.
+
+    Sums may be off by 1e-8. Those of float32 numbers may be off by 2e-4, and are made 1.
+    """
+    array, single = finite_array(name, values), arrays.is_single(values)
     if array.ndim < axes or array.size == 0:
         raise ValueError(
             f"{name}: expected at least {axes} non-empty axes, got shape {array.shape}"
@@ -107,10 +112,15 @@ def distribution(
     with np.errstate(over="ignore"):
         total = array.sum(axis=tuple(range(-axes, 0)))
     worst = np.abs(total - 1).max()
-    if worst > SUM_TOLERANCE:
+    if worst > sum_tolerance(values):
         found = np.ravel(total)[np.argmax(np.abs(np.ravel(total) - 1))]
         raise ValueError(f"{name}: expected probabilities that sum to 1, got a sum of {found:.10g}")
-    return array
+    return array / total[(..., *(None,) * axes)] if single else array
+
+
+def sum_tolerance(values: Any) -> float:
+    """How far from 1 the sum of probabilities of this precision may be."""
+    return SINGLE_SUM_TOLERANCE if arrays.is_single(values) else SUM_TOLERANCE
 
 
 def foreign_numbers(name: str, array: Any) -> Any:

@@ -12,11 +12,18 @@ from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace, device, is_jax_array, is_torch_array
+from scipy import sparse
 
 
 def is_foreign(x: Any) -> bool:
     """Whether ``x`` is an array of torch or JAX."""
     return not isinstance(x, np.ndarray) and (is_torch_array(x) or is_jax_array(x))
+
+
+def is_single(x: Any) -> bool:
+    """Whether ``x`` is an array, or a list, of numbers of single precision (float32)."""
+    dtype = x.dtype if is_foreign(x) or sparse.issparse(x) else np.asarray(x).dtype
+    return str(dtype).removeprefix("torch.") == "float32"
 
 
 def namespace(x: Any) -> Any:

@@ -102,7 +102,8 @@ def independent(
     Parameters
     ----------
     mu, other : array_like (K,) or (X, K)
-        Non-negative, rows summing to 1.
+        Non-negative, rows summing to 1 (within 1e-8; float32 numbers within 2e-4, and are divided
+        by their sum).
     behavior : array_like like mu, optional
         What losses with importance weights are told of the probability of each arm; above 0, and
         need not sum to 1. Default: the truth, ``mu`` and ``other``.
@@ -278,9 +279,9 @@ def as_pairs(pairs: Any, shape: tuple[int, ...]) -> Pairs:
                     "pairs: expected bandit.pairs.independent(mu) or an array (..., K, K), "
                     f"got shape {nu.shape}"
                 )
-            pairs = _joint(_checks.distribution("pairs", nu, axes=2))
+            pairs = _joint(_checks.distribution("pairs", pairs, axes=2))
         else:
-            if abs(pairs.sum() - 1) > _checks.SUM_TOLERANCE:
+            if abs(pairs.sum(dtype=np.float64) - 1) > _checks.sum_tolerance(pairs):
                 raise ValueError(
                     f"pairs: expected probabilities that sum to 1, got {pairs.sum():.10g}"
                 )

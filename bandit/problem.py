@@ -61,7 +61,8 @@ class Bandit:
     beta : float
         β > 0, the regularization strength, in units of reward; r/β has to fit into float64.
     reference : array_like (K,) or (X, K), optional
-        π_ref, all entries above 0, rows summing to 1 (within 1e-8). Default: uniform.
+        π_ref, all entries above 0, rows summing to 1 (within 1e-8; float32 numbers within 2e-4, and
+        are divided by their sum). Default: uniform.
     context_weights : array_like (X,), optional
         ρ(x), summing to 1. Default: uniform. Only for a problem with contexts.
 

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import scipy.optimize
+import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import cases, make_case, seeds, simplex
@@ -443,6 +444,45 @@ def test_probabilities_are_accepted_to_rounding_and_no_further():
         else:
             with pytest.raises(ValueError, match="sum to 1"):
                 bandit.Bandit([1, 2], 1, reference)
+
+
+SINGLE = np.float32([0.3, 0.5, 0.2]) * np.float32(1 + 1e-6)
+
+
+@pytest.mark.parametrize("kind", ["array", "list", "tensor"])
+def test_probabilities_of_single_precision_are_accepted_as_such_and_made_to_sum_to_one(kind):
+    given = list(SINGLE) if kind == "list" else SINGLE
+    if kind == "tensor":
+        given = pytest.importorskip("torch").as_tensor(SINGLE)
+    exact = SINGLE.astype(np.float64) / SINGLE.astype(np.float64).sum()
+    assert abs(SINGLE.astype(np.float64).sum() - 1) > 1e-7
+    problem = bandit.Bandit([1.0, 2.0, 3.0], 0.5, given)
+    assert problem.reference.dtype == np.float64
+    np.testing.assert_allclose(problem.reference, exact, rtol=1e-15)
+    pairs = bandit.pairs.independent(given)
+    np.testing.assert_allclose(pairs.first, exact, rtol=1e-15)
+    assert abs(pairs.first.sum() - 1) < 1e-15
+    assert problem.kl(SINGLE) == pytest.approx(0, abs=1e-15)
+    # Twice the precision is held to twice the digits.
+    with pytest.raises(ValueError, match=r"^reference: expected probabilities that sum to 1"):
+        bandit.Bandit([1.0, 2.0, 3.0], 0.5, SINGLE.astype(np.float64))
+
+
+def test_joint_probabilities_of_single_precision():
+    nu = np.outer(SINGLE, SINGLE[::-1])
+    for table in (nu, scipy.sparse.csr_array(nu)):
+        pairs = bandit.pairs.as_pairs(table, (3,))
+        assert abs(pairs.dense().sum() - 1) < 1e-14
+        np.testing.assert_allclose(pairs.dense(), nu / nu.astype(np.float64).sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("error", [1e-3, -1e-3])
+def test_probabilities_of_single_precision_that_do_not_sum_to_one_are_refused(error):
+    reference = np.float32([0.5, 0.5 + error])
+    with pytest.raises(ValueError, match=r"^reference: expected probabilities that sum to 1"):
+        bandit.Bandit([1.0, 2.0], 0.5, reference)
+    with pytest.raises(ValueError, match=r"^pairs: expected probabilities that sum to 1"):
+        bandit.pairs.as_pairs(scipy.sparse.csr_array(np.diag(reference)), (2,))
 
 
 def test_numbers_that_would_lose_a_part_are_refused():
