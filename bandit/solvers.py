@@ -6,7 +6,6 @@ are solved ``B`` at a time.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -23,11 +22,17 @@ FIELD_TOLERANCE = 1e-10
 FIRST_TIME_STEP = 0.5
 GREATEST_GROWTH = 8.0
 LONGEST_TIME_STEP = 1e16
+# Steps as short as this do not get around a kink.
+SHORTEST = 1e-8
 # So many steps in a row without finding the root of an all but vanished field: there is none.
 PATIENCE = 40
+# So many in a row at a place that cannot be left for a root.
+LEAVE = 15
+# A component that has fallen to this share of what it was at the start.
+DEAD = 1e-15
 # The least tolerances that HiGHS takes.
 EXACT = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
-# Newton's method takes over from the flow when its step is this short, in nats.
+# A Newton step shorter than this, in nats, is close to a root.
 CLOSE = 0.01
 
 
@@ -35,7 +40,8 @@ class Root(NamedTuple):
     """Where the search ended, for each of ``B`` systems.
 
     ``residual`` is the greatest |field|, ``step`` the greatest change a full Newton step would
-    still make; ``vanishing`` tells that the field dies out without a root at a finite place.
+    still make; ``vanishing`` tells that the field dies out without a root at a finite place,
+    ``dead`` that some component of it does.
     """
 
     theta: Array  # (B, P)
@@ -43,6 +49,7 @@ class Root(NamedTuple):
     step: Array  # (B,)
     converged: NDArray[np.bool_]  # (B,)
     vanishing: NDArray[np.bool_]  # (B,)
+    dead: NDArray[np.bool_]  # (B,)
 
 
 class Linearization(Protocol):
@@ -69,6 +76,7 @@ def find_root(
     affine: bool = False,
     first_time_step: float = FIRST_TIME_STEP,
     unit: float = 1.0,
+    gone: Callable[[Array], NDArray[np.bool_]] | None = None,
     most_steps: int = 200,
 ) -> Root:
     """Follow the flow θ' = −field(θ) to where it rests, by implicit Euler steps of growing length.
@@ -88,28 +96,37 @@ def find_root(
     unit : float
         Size of the terms whose rounding the field cannot do without, where that is above 1: a root
         has |field| below 1e-10 times it, or times |field| at the start if that is larger.
+    gone : (B, P) -> (B,) of bool, optional
+        Places that cannot be left for a root: the search ends where it has been at such ones for
+        some steps in a row.
     """
     theta, now = start, field(start)
+    first = np.abs(now)
     goal = FIELD_TOLERANCE * np.maximum(max(1.0, unit), _greatest(now))
     forever = np.full(len(start), np.inf)
     time_step = forever if affine else np.full(len(start), first_time_step)
-    step, full, faint = forever, np.zeros_like(start), np.zeros(len(start), dtype=int)
+    step, full = forever, np.zeros_like(start)
+    faint, away = np.zeros((2, len(start)), dtype=int)
     done = np.zeros(len(start), dtype=bool)
+    around = None
     for _ in range(most_steps):
-        around = linearize(theta, now)
-        full = around.step(now, forever)
+        if around is None:
+            around = linearize(theta, now)
+            full = around.step(now, forever)
         step = _greatest(full)
         reach = STEP_TOLERANCE * np.maximum(1.0, _greatest(theta - start))
         done = (_greatest(now) <= goal) & (step <= reach)
         faint = np.where((_greatest(now) <= 1e-5 * goal) & ~done, faint + 1, 0)
-        over = done | (faint > PATIENCE)
+        if gone is not None:
+            away = np.where(gone(theta) & ~done, away + 1, 0)
+        over = done | (faint > PATIENCE) | (away > LEAVE) | (time_step < SHORTEST)
         if over.all() or not np.isfinite(now).all():
             break
         move = full if affine else around.step(now, time_step)
         trial = theta + np.where(over[:, None], 0.0, move)
         then = field(trial)
         if affine:
-            theta, now = trial, then
+            theta, now, around = trial, then, None
             continue
         left = then + around.scale * move / time_step[:, None]
         miss = _greatest(around.step(left, time_step)) / np.maximum(_greatest(move), 1e-300)
@@ -120,64 +137,16 @@ def find_root(
         )
         theta = np.where(better[:, None], trial, theta)
         now = np.where(better[:, None], then, now)
+        if better.any():
+            around = None
     polished = theta + np.where(done[:, None], full, 0.0)
     then = field(polished)
     better = done & (_greatest(then) <= _greatest(now))
     theta, now = np.where(better[:, None], polished, theta), np.where(better[:, None], then, now)
     # Out of steps where the field is its own rounding: it died out, if not for long enough above.
     vanishing = (faint > 0) | (~done & (_greatest(now) <= 1e-3 * goal))
-    return Root(theta, _greatest(now), step, done, vanishing)
-
-
-def follow_flow(
-    field: Field,
-    jacobian: Field,
-    linearize: Linearize,
-    start: Array,
-    gone: Callable[[Array], bool],
-    most_steps: int = 1000,
-) -> Array:
-    """Where the flow θ' = −field(θ) of one system takes ``start`` (P,), near enough for Newton.
-
-    Slower and surer than :func:`find_root`: the flow itself is integrated (by a stiff, adaptive
-    method), so that it is not lost on the plateaus of a softmax. It is left where it is ``gone``.
-    """
-    from scipy.integrate import BDF  # slow to import, and seldom needed
-    from scipy.linalg import LinAlgWarning
-
-    with warnings.catch_warnings():
-        # Where the flow stands still its systems may be singular: Newton's method says so later.
-        warnings.simplefilter("ignore", LinAlgWarning)
-        flow = BDF(
-            lambda t, theta: -field(theta),
-            0.0,
-            start,
-            t_bound=1e30,
-            rtol=1e-4,
-            atol=1e-6,
-            jac=lambda t, theta: -jacobian(theta),
-        )
-        for taken in range(most_steps):
-            try:
-                flow.step()
-            except ValueError:  # it met numbers beyond float64
-                break
-            if flow.status != "running" or gone(flow.y):
-                break
-            if taken % 5 == 0 and _newton_contracts(field, linearize, flow.y):
-                break
-    return flow.y
-
-
-def _newton_contracts(field: Field, linearize: Linearize, theta: Array) -> bool:
-    """Whether a Newton step from here is short, and the next one much shorter."""
-    lengths = []
-    for _ in range(2):
-        here, now = theta[None], field(theta)[None]
-        step = linearize(here, now).step(now, np.array([np.inf]))[0]
-        lengths.append(np.abs(step).max())
-        theta = theta + step
-    return bool(lengths[0] < CLOSE and lengths[1] < lengths[0] / 4)
+    dead = ((np.abs(now) < DEAD * first) & (np.abs(full) > CLOSE)).any(axis=-1) & ~done
+    return Root(theta, _greatest(now), step, done, vanishing, dead)
 
 
 def _greatest(x: Array) -> Array:

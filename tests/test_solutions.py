@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from strategies import cases, make_case, preference_matrix, seeds, simplex
 
 import bandit
-from bandit import analysis, groups, losses, presets, solvers
+from bandit import _stiff_flow, analysis, groups, losses, presets, solvers
 from bandit.analysis import NotIdentifiedWarning
 from bandit.solutions import _searches
 
@@ -448,6 +448,48 @@ def test_dpo_on_labels_has_a_minimizer_just_when_no_set_of_arms_always_wins(seed
     assert solution.converged == strongly_connected(wins > 0)
     if not solution.converged:
         assert "no finite solution" in solution.message or "components" in solution.message
+
+
+@pytest.mark.parametrize(
+    ("seed", "arms", "density", "says"),
+    [
+        # The gradient of the arm that always loses, left to balance the others', is their rounding.
+        (196, 3, 0.45, "nothing but rounding"),
+        (202, 3, 0.45, "nothing but rounding"),
+        (240, 3, 0.6, "nothing but rounding"),
+        # One arm runs away from sets that part slowly: their gradient is not small yet.
+        (0, 5, 0.45, "of some arm the gradient has all but vanished"),
+        (100, 5, 0.45, "of some arm the gradient has all but vanished"),
+    ],
+)
+def test_dpo_on_labels_says_that_there_is_no_finite_solution(seed, arms, density, says):
+    rng = np.random.default_rng(seed)
+    case = make_case(rng, (arms,))
+    wins = rng.integers(1, 9, size=(arms, arms)) * (rng.random((arms, arms)) < density)
+    np.fill_diagonal(wins, 0)
+    assert not strongly_connected(wins > 0)
+    solution = solve_quietly(
+        case.problem,
+        losses.dpo,
+        bandit.pairs.from_counts(wins + wins.T),
+        preference=bandit.preferences.from_counts(wins),
+    )
+    assert not solution.converged
+    assert "no finite solution" in solution.message
+    assert says in solution.message
+
+
+def test_dpo_far_out_where_preferences_say_so_is_a_solution():
+    """Curvature of 1e-17 of what it was at the start, and a gradient that is zero there."""
+    problem = bandit.Bandit([0.0, 40.0, 41.0], 1.0, [0.2, 0.3, 0.5])
+    solution = solve_quietly(
+        problem,
+        losses.dpo,
+        independent([0.3, 0.3, 0.4]),
+        preference=bandit.preferences.bradley_terry(problem.reward),
+    )
+    assert solution.converged
+    np.testing.assert_allclose(solution.logits, problem.log_optimal_policy(), atol=1e-6)
 
 
 def test_arms_alike_in_all_but_name_are_no_obstacle():
@@ -897,6 +939,82 @@ def test_roots_of_a_plain_field():
     assert root.converged.all()
     np.testing.assert_allclose(root.theta[:, 0], [0.739085133215161, 2 ** (1 / 3)], rtol=1e-12)
     assert (root.residual < 1e-9).all()
+
+
+def test_a_step_that_is_refused_costs_no_new_jacobian():
+    """Around a kink nearly all steps are refused; the place, and so its Jacobian, stay the same."""
+    asked = []
+
+    def field(theta):
+        return np.where(theta > 0.3, 1.0 + theta, theta - 2.0)
+
+    def jacobian(theta, now):
+        asked.append(theta)
+        return solvers.Dense(np.ones((1, 1, 1)), np.zeros((1, 1, 1)))
+
+    root = solvers.find_root(field, jacobian, np.array([[0.0]]))
+    assert not root.converged.any()
+    places = [float(theta[0, 0]) for theta in asked]
+    assert len(places) == len(set(places))
+    assert len(places) < 60
+
+
+def test_a_place_that_cannot_be_left_is_left_alone():
+    seen = []
+
+    def field(theta):
+        seen.append(theta)
+        return -np.exp(-theta)
+
+    def jacobian(theta):
+        return np.exp(-theta)[..., None]
+
+    start = np.array([[0.0]])
+    solvers.find_root(field, newton(jacobian), start)
+    patient = len(seen)
+    seen.clear()
+    root = solvers.find_root(
+        field, newton(jacobian), start, gone=lambda theta: (theta > 2).any(axis=-1)
+    )
+    assert not root.converged.any()
+    assert solvers.LEAVE < len(seen) < patient / 2
+
+
+@pytest.mark.parametrize("decay", [1, 3])
+def test_the_flow_takes_few_steps_where_it_decays_like_a_power_of_time(decay):
+    """θ' = e^{−kθ}: θ = ln(1 + k t)/k, for ever; to the end of time in a few dozen looks."""
+    looks = []
+
+    def field(theta):
+        looks.append(1)
+        return -np.exp(-decay * theta)
+
+    def jacobian(theta):
+        return decay * np.exp(-decay * theta)[..., None]
+
+    end = _stiff_flow.follow_flow(
+        field,
+        jacobian,
+        lambda theta, now: newton(lambda t: jacobian(t[0])[None])(theta, now),
+        np.array([0.0]),
+        gone=lambda theta: bool(theta[0] > 40 / decay),
+    )
+    assert 40 / decay < end[0] < 80 / decay
+    assert len(looks) < 250
+
+
+def test_a_flow_that_bursts_after_a_long_rest_is_followed():
+    """θ' = θ² from 1e-9 is at rest until t = 1e9, and then gone at once: θ − θ³ settles it at 1."""
+    end = _stiff_flow.follow_flow(
+        lambda theta: -(theta**2) * (1 - theta),
+        lambda theta: -(2 * theta - 3 * theta**2)[..., None],
+        lambda theta, now: solvers.Dense(
+            -(2 * theta - 3 * theta**2)[..., None], np.zeros((1, 1, 1))
+        ),
+        np.array([0.011]),
+        gone=lambda theta: False,
+    )
+    np.testing.assert_allclose(end, 1, atol=0.02)
 
 
 def test_fields_without_a_root_are_not_solved():

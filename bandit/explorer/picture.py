@@ -39,8 +39,7 @@ def draw(view: View, *, size: tuple[float, float] = SIZE) -> Figure:
     """
     with style():
         # Places are fixed: laying panels out anew would take longer than drawing them.
-        figure = Figure(figsize=size)
-        figure.set_layout_engine("none")
+        figure = Figure(figsize=size, layout="none")  # type: ignore[arg-type]
         FigureCanvasAgg(figure)
         _simplex(figure.add_axes((0.01, 0.02, 0.47, 0.86)), view)
         _regret(figure.add_axes((0.58, 0.13, 0.40, 0.75)), view)

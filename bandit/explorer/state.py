@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from bandit import flow, losses, presets
+from bandit import flow, presets
 from bandit._checks import Array
 from bandit.analysis import NotIdentifiedWarning, Solution, solve
 from bandit.cases import reads_preferences
@@ -140,7 +140,7 @@ class View:
         return float((-2 * values.real / np.abs(values) ** 2).min())
 
     def searched(self) -> View:
-        """The same with its solution looked for: mostly quick, seconds if arms are never drawn."""
+        """The same with its solution looked for."""
         if self.solution is not None:
             return self
         with warnings.catch_warnings():
@@ -161,15 +161,14 @@ def preference_of(choice: Choice) -> Array:
     return kind(np.array(choice.reward))
 
 
-def explore(choice: Choice, *, search: bool | None = None) -> View:
+def explore(choice: Choice, *, search: bool = True) -> View:
     """Compute what there is to show.
 
     Parameters
     ----------
     choice : Choice
-    search : bool, optional
-        Whether to look for the solution. Default: where that takes only a moment. It may take
-        seconds to find that there is none for a method that sees an arm which μ never draws.
+    search : bool
+        Whether to look for the solution, too.
 
     Returns
     -------
@@ -202,8 +201,6 @@ def explore(choice: Choice, *, search: bool | None = None) -> View:
         paths=paths,
         regret=regret_of(problem, paths[:, 0]),
     )
-    if search is None:
-        search = bool(behavior.min() > 0 or losses.traits(loss).contrastive)
     return view.searched() if search else view
 
 

@@ -120,8 +120,6 @@ class _Explorer:
             return
         self.note.value = f"<i>{html.escape(view.method.label)} {words.note(view)}.</i>"
         self.show(view)
-        if view.solution is None:
-            self.show(view.searched())
 
     def show(self, view: View) -> None:
         """One state of the page."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bandit import expectations, groups, losses, solvers
 from bandit._checks import Array
+from bandit._stiff_flow import follow_flow
 from bandit.groups import Setting
 from bandit.losses import Loss
 from bandit.pairs import Components
@@ -29,6 +31,8 @@ from bandit.solutions._determined import (
 DENSE_LIMIT = 600
 # What is left for an arm that is never drawn is known to 1e-16; below this it may as well be gone.
 GONE = 1e-12
+# Arms drawn more seldom than this make a flow whose rates are that far apart.
+RARE = 1e-8
 
 
 class Found(NamedTuple):
@@ -53,6 +57,12 @@ def trouble_of(root: solvers.Root) -> str:
             f"where a Newton step is still {root.step[root.vanishing].max():.2g} nats long, so "
             "log-ratios grow without bound (or are lost in rounding)"
         )
+    if root.dead.any():
+        return (
+            "no finite solution: of some arm the gradient has all but vanished where a Newton step "
+            f"is still {root.step[root.dead].max():.2g} nats long, so log-ratios grow without "
+            f"bound; elsewhere it is still {root.residual.max():.2g}"
+        )
     return (
         f"no stationary point found: the gradient is still {root.residual.max():.2g} and a Newton "
         f"step {root.step.max():.2g} nats long"
@@ -67,7 +77,7 @@ class _Logits:
 
     def __init__(self, where: Setting, loss: Loss, graph: tuple[Components, ...]) -> None:
         own = losses.traits(loss)
-        self.where, self.loss = where, loss
+        self.loss, self.expectation = loss, expectations.Expectation(where, loss)
         self.contrastive = own.contrastive
         self.affine = own.quadratic and own.contrastive
         self.size = groups.typical_log_ratio(where, loss)
@@ -75,6 +85,7 @@ class _Logits:
         self.dense = where.reward.shape[-1] <= DENSE_LIMIT
         exposure = np.broadcast_to(where.pairs.exposure, where.reward.shape)
         self.unseen = exposure == 0
+        self.rare = bool(((exposure > 0) & (exposure < RARE)).any())
         self.balance = balance(graph, exposure) if own.contrastive and self.dense else None
         # A regularized reward is rounded to some 1e-16 of this.
         self.unit = max(where.beta, float(np.nan_to_num(np.abs(self.field(self.start)).max())))
@@ -84,19 +95,26 @@ class _Logits:
             self.scale = np.where(exposure > 0, exposure, 1.0)
 
     def field(self, theta: Array) -> Array:
-        """Expected gradient (..., X, K) at logits (..., X, K)."""
-        log_policy = log_softmax(theta)
-        weight = expectations.expected(self.where, self.loss, log_policy)[1]
-        gradient = expectations.logit_gradient(self.loss, log_policy, weight)
+        """Expected gradient (..., X, K) at logits (..., X, K), balanced."""
+        gradient = self.gradient(theta)
         if self.balance is None:
             return gradient
         return (self.balance @ gradient[..., None])[..., 0]
 
+    def gradient(self, theta: Array) -> Array:
+        """The same as it is computed for each arm by itself."""
+        log_policy = log_softmax(theta)
+        weight = self.expectation.weight(log_policy)
+        return expectations.logit_gradient(self.loss, log_policy, weight)
+
     def jacobian(self, theta: Array) -> Array:
         """Its Jacobian (X, K, K) at logits (X, K)."""
-        log_policy = log_softmax(theta)
-        found = expectations.jacobian(self.where, self.loss, log_policy, self.size, self.affine)
+        found = self.slopes(theta)
         return found if self.balance is None else self.balance @ found
+
+    def slopes(self, theta: Array) -> Array:
+        """Jacobian of :meth:`gradient`."""
+        return self.expectation.jacobian(log_softmax(theta), self.size, self.affine)
 
     def linearize(self, theta: Array, now: Array) -> solvers.Linearization:
         """The field around a place."""
@@ -104,10 +122,20 @@ class _Logits:
             return solvers.Dense(self.jacobian(theta), self.gauge)
         return solvers.Krylov(self.field, theta, now, self.scale, self.size, self.affine)
 
+    def gone(self, theta: Array) -> NDArray[np.bool_]:
+        """Whether an arm that is never drawn has lost its share, in each context (X,)."""
+        return (self.unseen & (np.exp(log_softmax(theta)) < GONE)).any(axis=-1)
+
     def root(self, start: Array, **options: Any) -> solvers.Root:
         """Where the field vanishes."""
         return solvers.find_root(
-            self.field, self.linearize, start, affine=self.affine, unit=self.unit, **options
+            self.field,
+            self.linearize,
+            start,
+            affine=self.affine,
+            unit=self.unit,
+            gone=self.gone if self.unseen.any() and not self.contrastive else None,
+            **options,
         )
 
 
@@ -117,7 +145,7 @@ def tabular(where: Setting, loss: Loss, graph: tuple[Components, ...]) -> Found:
     root = system.root(system.start)
     matrix = system.jacobian(root.theta) if system.dense else None
     if system.contrastive or matrix is None:
-        trouble = trouble_of(root) or _faded(system, matrix)
+        trouble = trouble_of(root) or _faded(system, root.theta, matrix)
         logits = anchored(root.theta, where, graph) if system.contrastive else root.theta
         return Found(logits, float(root.residual.max()), trouble, matrix)
     # Of two arms that are never drawn nothing tells one from the other, wherever the flow leads.
@@ -137,16 +165,27 @@ def tabular(where: Setting, loss: Loss, graph: tuple[Components, ...]) -> Found:
     return Found(root.theta, float(root.residual.max()), trouble, matrix)
 
 
-def _faded(system: _Logits, matrix: Array | None) -> str:
+def _faded(system: _Logits, theta: Array, matrix: Array | None) -> str:
     """Whether curvature that fades as log-ratios grow, as DPO's, is gone between sets of arms."""
     if system.affine or matrix is None:
         return ""
-    if not undetermined(matrix, system.gauge, system.unseen, least=1e-13).any():
+    singular = undetermined(matrix, system.gauge, system.unseen, least=1e-13).any()
+    if not (singular or _left_behind(system, theta)):
         return ""
     return (
         "no finite solution: between some arms the curvature is nothing but rounding, so "
         "log-ratios grow without bound (or are lost in rounding)"
     )
+
+
+def _left_behind(system: _Logits, theta: Array) -> bool:
+    """Whether an arm's own slopes have faded away, and its own Newton step is long all the same.
+
+    What balances the others' gradients may be nothing but their rounding.
+    """
+    slope = np.abs(system.slopes(theta)).max(axis=-1)
+    faded = slope < 1e-15 * np.abs(system.slopes(system.start)).max(axis=-1)
+    return bool((faded & ~(np.abs(system.gradient(theta)) < 1e-3 * slope)).any())
 
 
 def _told_apart_by_nothing(system: _Logits) -> str:
@@ -186,12 +225,13 @@ def _not_isolated(system: _Logits, root: solvers.Root, matrix: Array) -> str:
 def _along_the_flow(here: Setting, loss: Loss, graph: tuple[Components, ...]) -> Array:
     """Where gradient descent with tiny steps ends from the reference, roughly, in one context."""
     system = _Logits(here, loss, graph)
-    return solvers.follow_flow(
+    return follow_flow(
         lambda theta: system.field(theta[None])[0],
         lambda theta: system.jacobian(theta[None])[0],
         system.linearize,
         system.start[0],
-        gone=lambda theta: bool((np.exp(log_softmax(theta))[system.unseen[0]] < GONE).any()),
+        gone=lambda theta: bool(system.gone(theta[None])[0]),
+        rare=system.rare,
     )
 
 
@@ -208,6 +248,7 @@ def log_linear(
             f"policy: expected None for {groups.name_of(loss)}, whose kinks need a tabular policy"
         )
     affine, size = own.quadratic and own.contrastive, groups.typical_log_ratio(where, loss)
+    expectation = expectations.Expectation(where, loss)
     rho = np.ones(1) if problem.context_weights is None else problem.context_weights
     features = policy.features.reshape(len(rho), -1, policy.n_parameters)
 
@@ -216,15 +257,12 @@ def log_linear(
 
     def field(theta: Array) -> Array:
         log_policy = log_softmax(logits_of(theta))
-        gradient = expectations.logit_gradient(
-            loss, log_policy, expectations.expected(where, loss, log_policy)[1]
-        )
+        weight = expectation.weight(log_policy)
+        gradient = expectations.logit_gradient(loss, log_policy, weight)
         return np.einsum("x,xkd,...xk->...d", rho, features, gradient)
 
     def jacobian(theta: Array) -> Array:
-        by_logits = expectations.jacobian(
-            where, loss, log_softmax(logits_of(theta)[0]), size, affine
-        )
+        by_logits = expectation.jacobian(log_softmax(logits_of(theta)[0]), size, affine)
         pulled = (rho[:, None, None] * by_logits) @ features  # (X, K, d)
         return np.tensordot(features, pulled, axes=([0, 1], [0, 1]))[None]
 
@@ -259,10 +297,11 @@ def piecewise_linear(where: Setting, loss: Loss, graph: tuple[Components, ...]) 
     unit = 1 / getattr(loss, "keywords", {}).get("beta", where.beta)
     for x, parts in enumerate(graph):
         here = groups.one_context(where, x)
+        expectation = expectations.Expectation(here, loss)
 
-        def function(moved: Array, here: Setting = here) -> tuple[float, Array]:
+        def function(moved: Array, here=here, expectation=expectation) -> tuple[float, Array]:
             log_policy = log_softmax(here.log_reference + unit * moved)
-            value, weight = expectations.expected(here, loss, log_policy)
+            value, weight = expectation(log_policy)
             slope = expectations.logit_gradient(loss, log_policy, weight)[0]
             return float(value[0]), unit * slope
 
