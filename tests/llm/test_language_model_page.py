@@ -173,7 +173,10 @@ class Experiment(NamedTuple):
         return pd.read_csv(self.folder / f"{name}.csv")
 
 
-EXPERIMENTS = {"sentiment": (r"## A real model: ", real.SIZES)}
+EXPERIMENTS = {
+    "sentiment": ("## A real model: ", real.SIZES),
+    "summaries": ("## The same model, on summaries ", real.SUMMARY_SIZES),
+}
 
 
 @pytest.fixture(params=EXPERIMENTS)
@@ -185,7 +188,7 @@ def experiment(request):
 
 def test_means_and_errors_follow_from_the_seeds(experiment):
     rows = experiment.final
-    assert list(rows) == list(LABELS.values())
+    assert list(rows) == [LABELS[name] for name in experiment.table("results").method.unique()]
     for _, reward, kl, mean_reward, mean_kl, objective in rows.values():
         seeds = np.array(numbers(reward))
         assert len(seeds) == experiment.seeds
@@ -200,7 +203,7 @@ def test_means_and_errors_follow_from_the_seeds(experiment):
 
 def test_chosen_rates_are_those_of_the_greatest_objective(experiment):
     tuning, rows = experiment.tuned, experiment.final
-    assert list(tuning) == ["CoPG", "DPO", "IPO"]
+    assert list(tuning) == list(rows)[1:]
     rates = experiment.table("tuning").learning_rate.unique()
     for method, found in tuning.items():
         values = [numbers(cell) for cell in found]
@@ -248,3 +251,18 @@ def test_rewards_that_were_learned_from_and_samples_are_kept():
     samples = pd.read_csv(SENTIMENT / "samples.csv")
     assert samples.method.value_counts().to_dict() == dict.fromkeys(runs.groups, 3)
     assert samples.prompt.nunique() == 3
+
+
+def test_the_learned_reward_of_summaries():
+    """How accurate the page says it is, and what it says of the papers not seen."""
+    folder = RESULTS / "summaries-small"
+    size, kept = real.SUMMARY_SIZES["small"], json.loads((folder / "settings.json").read_text())
+    assert kept.items() >= size._asdict().items()
+    (text,) = re.findall(rf"^{EXPERIMENTS['summaries'][0]}.*", TEXT, flags=re.MULTILINE | re.DOTALL)
+    judge = json.loads((folder / "reward-model.json").read_text())
+    assert f"in {100 * judge['accuracy_other_paper']:.0f} % of cases" in " ".join(text.split())
+    assert f"reference's own in {100 * judge['accuracy_machine']:.0f} %" in " ".join(text.split())
+    assert pd.read_csv(folder / "rewards.csv").shape == (size.prompts, size.samples)
+    samples = pd.read_csv(folder / "samples.csv")
+    methods = pd.read_csv(folder / "results.csv").method.unique()
+    assert samples.method.value_counts().to_dict() == dict.fromkeys(methods, 3)
