@@ -91,7 +91,7 @@ def test_by_name():
     ("reward", "texts", "error", "said"),
     [
         (lambda p, c: [1.0], ["a", "b"], ValueError, "returns 2 numbers, got shape"),
-        (lambda p, c: [1.0, np.nan], ["a", "b"], ValueError, r"reward: expected finite .* \[1\]"),
+        (lambda p, c: [1.0, np.nan], ["a", "b"], ValueError, r"reward: expected finite .* index 1"),
         (lambda p, c: ["x", "y"], ["a", "b"], TypeError, "reward: expected an array of numbers"),
         (lambda p, c: [0.0, 0.0], ["a", None], TypeError, r"completions\[1\]: expected a string"),
         (lambda p, c: [0.0], ["a"], ValueError, "completions: expected 2 texts like prompts"),
