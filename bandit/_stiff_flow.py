@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bandit._checks import Array
-from bandit.solvers import CLOSE, Field, Linearize
+from bandit.solvers import CLOSE, STEP_TOLERANCE, Field, Linearize
 
 # The flow is followed from this time to that one, in units of θ over the field at the start.
 BRIEF, LONGEST = 1e-6, 1e30
@@ -107,14 +107,15 @@ def _integrated(
 
 
 def _newton_contracts(field: Field, linearize: Linearize, theta: Array) -> bool:
-    """Whether the field is 0 here, or a Newton step short, and the next one much shorter."""
-
-    def newton(theta: Array) -> Array:
+    """Whether Newton's next steps are short, each much shorter than the one before."""
+    longest = CLOSE
+    for _ in range(3):
         here, now = theta[None], field(theta)[None]
-        if not now.any():
-            return np.zeros_like(theta)
-        return linearize(here, now).step(now, np.array([np.inf]))[0]
-
-    step = newton(theta)
-    length = np.abs(step).max()
-    return bool(length < CLOSE and np.abs(newton(theta + step)).max() <= length / 4)
+        step = linearize(here, now).step(now, np.array([np.inf]))[0] if now.any() else now[0]
+        length = float(np.abs(step).max())
+        if length <= STEP_TOLERANCE:
+            return True
+        if not length < longest:
+            return False
+        longest, theta = length / 4, theta + step
+    return True

@@ -980,6 +980,28 @@ def test_a_place_that_cannot_be_left_is_left_alone():
     assert solvers.LEAVE < len(seen) < patient / 2
 
 
+@pytest.mark.parametrize(
+    ("lengths", "arrived"),
+    [
+        ([9e-3, 2e-3, 4e-4], True),
+        ([9e-3, 1e-9], True),
+        # Steps that are noise contract once by chance.
+        ([9e-3, 2e-3, 1.5e-3], False),
+        ([9e-3, 8e-3], False),
+        ([0.2], False),
+    ],
+)
+def test_a_flow_has_arrived_where_steps_of_newton_contract_and_go_on_to(lengths, arrived):
+    steps = iter(lengths)
+
+    class Stub:
+        def step(self, field, time_step):
+            return np.array([[next(steps)]])
+
+    found = _stiff_flow._newton_contracts(np.ones_like, lambda *_: Stub(), np.zeros(1))
+    assert found == arrived
+
+
 @pytest.mark.parametrize("decay", [1, 3])
 def test_the_flow_takes_few_steps_where_it_decays_like_a_power_of_time(decay):
     """θ' = e^{−kθ}: θ = ln(1 + k t)/k, for ever; to the end of time in a few dozen looks."""
