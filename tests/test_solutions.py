@@ -555,13 +555,17 @@ def test_arms_that_are_never_drawn_are_named():
     problem = bandit.Bandit([[2.5, 2.0, 1.0], [0.0, 1.0, 3.0]], 0.5, [0.2, 0.3, 0.5])
     two, one = [[0.2, 0.3, 0.5], [0.0, 1.0, 0.0]], [[0.2, 0.3, 0.5], [0.6, 0.4, 0.0]]
     solve = functools.partial(solve_quietly, problem, losses.reward_weighted)
-    message = "arms {0, 2} are never drawn in context 1: nothing tells their shares apart"
+    message = (
+        "arms {0, 2} (counted from 0) are never drawn in context 1: nothing tells their shares "
+        "apart"
+    )
     assert solve(independent(two)).message == message
-    message = "no finite solution: arm 2 is never drawn in context 1, and given up"
+    arm = "no finite solution: arm 2 (counted from 0) is never drawn"
+    message = f"{arm} in context 1, and given up"
     assert solve(independent(one)).message == message
     first = bandit.Bandit(problem.reward[1], 0.5, problem.reference[1])
     alone = solve_quietly(first, losses.reward_weighted, independent(one[1]))
-    assert alone.message == "no finite solution: arm 2 is never drawn, and given up"
+    assert alone.message == f"{arm}, and given up"
 
 
 @pytest.mark.parametrize("loss", [losses.copg, losses.rloo, losses.log_variance, losses.rebel])

@@ -10,6 +10,7 @@ import numpy as np
 
 from bandit.cases import reads_preferences
 from bandit.explorer.state import STEPS, View
+from bandit.solutions._determined import COUNTED
 from bandit.tables import number, probabilities
 
 
@@ -56,6 +57,7 @@ def _why(view: View) -> str:
 
 def _from_one(message: str) -> str:
     """Arms counted from 1, as the sliders and the picture have them."""
+    message = message.replace(f" {COUNTED}", "")
     return re.sub(
         r"(?<=\barm )\d+|(?<=[{ ])\d+(?=[,}])", lambda match: str(int(match[0]) + 1), message
     )

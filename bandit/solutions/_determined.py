@@ -19,6 +19,9 @@ from bandit.groups import Setting
 from bandit.pairs import Components, Pairs, components
 from bandit.problem import log_softmax
 
+# Pictures number the arms from 1: messages say what they do.
+COUNTED = "(counted from 0)"
+
 # ------------------------------------------------------------------------- the comparison graph
 
 
@@ -46,7 +49,7 @@ def disconnected(graph: tuple[Components, ...]) -> str:
             more = f" and {len(parts) - 6} more" if len(parts) > 6 else ""
             return (
                 f"the comparison graph has {len(parts)} components{in_context(x, len(graph))}, "
-                f"arms {named}{more}: only ratios inside each are determined"
+                f"arms {named}{more} {COUNTED}: only ratios inside each are determined"
             )
     return ""
 

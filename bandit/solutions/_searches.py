@@ -16,6 +16,7 @@ from bandit.pairs import Components
 from bandit.policies import LogLinear
 from bandit.problem import Bandit, log_softmax
 from bandit.solutions._determined import (
+    COUNTED,
     anchored,
     balance,
     in_context,
@@ -196,8 +197,8 @@ def _told_apart_by_nothing(system: _Logits) -> str:
     x = int(several.argmax())
     arms = listed(np.flatnonzero(system.unseen[x]).tolist())
     return (
-        f"arms {arms} are never drawn{in_context(x, len(several))}: nothing tells their shares "
-        "apart"
+        f"arms {arms} {COUNTED} are never drawn{in_context(x, len(several))}: nothing tells their "
+        "shares apart"
     )
 
 
@@ -207,7 +208,10 @@ def _given_up(system: _Logits, root: solvers.Root) -> str:
     if not lost.any():
         return ""
     x, arm = np.argwhere(lost)[0].tolist()
-    return f"no finite solution: arm {arm} is never drawn{in_context(x, len(lost))}, and given up"
+    return (
+        f"no finite solution: arm {arm} {COUNTED} is never drawn{in_context(x, len(lost))}, and "
+        "given up"
+    )
 
 
 def _not_isolated(system: _Logits, root: solvers.Root, matrix: Array) -> str:
