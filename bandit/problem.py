@@ -268,7 +268,7 @@ class Bandit:
         )
         note = f"{self!r}, J(π*) = {self.optimal_value():.6g}"
         if self.n_contexts is not None:
-            note += "; context 0 shown"
+            note += "; the first context shown"
         if shown < self.n_arms:
             note += f"; first {shown} arms shown"
         return f"<p>{note}</p>{table.to_html(float_format='{:.4g}'.format)}"

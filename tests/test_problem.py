@@ -338,7 +338,7 @@ def test_display():
     assert "<table" in html
     assert "first 12 arms" in html
     assert [f"<th>{arm}</th>" in html for arm in (0, 1, 12, 13)] == [False, True, True, False]
-    assert "context 0" in bandit.Bandit([[1, 2, 3]] * 2, 0.5)._repr_html_()
+    assert "the first context shown" in bandit.Bandit([[1, 2, 3]] * 2, 0.5)._repr_html_()
 
 
 # ---------------------------------------------------------------------------------------- bad input
