@@ -11,7 +11,7 @@ did not change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -181,6 +181,7 @@ def slope(estimates: Sequence[Estimate], *, level: float = 0.95) -> Estimate:
     Su, Srinath and Krishnamurthy, arXiv:2002.07729.
     """
     level = level_between_0_and_1(level)
+    estimates = list(estimates) if isinstance(estimates, Iterable) else []
     if not estimates or not all(isinstance(one, Estimate) for one in estimates):
         raise TypeError("estimates: expected a sequence of Estimates, and some")
     low, high, error, chosen = -np.inf, np.inf, np.inf, estimates[0]

@@ -65,6 +65,7 @@ class Expectation:
 
     def __init__(self, where: Setting, loss: Loss, group_size: int = 2) -> None:
         self.where, self.loss, self.own = where, loss, losses.traits(loss)
+        group_size = groups.check_group_size(where, loss, group_size)
         self.blocks = KeptGroups(where, loss, group_size)
         separable = group_size == 2 and self.own.separable and where.pairs.is_independent
         self._average = _AgainstAverage(where, loss) if separable else None

@@ -455,6 +455,9 @@ def test_a_reader_that_leaves_gets_no_traceback():
     ],
 )
 def test_closed_outputs_are_no_errors(words, closed, status, out):
+    numpy = f"{shlex.quote(sys.executable)} -c 'import numpy.f2py' {closed}"
+    if subprocess.run(["/bin/sh", "-c", numpy], capture_output=True).returncode:
+        pytest.skip("numpy 2.0 cannot be imported without an output for errors")
     line = f"{shlex.join([*RUN, *words])} {closed}"
     done = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (status, out, "")

@@ -37,6 +37,7 @@ def test_our_bandit():
     )
 
 
+@pytest.mark.filterwarnings("ignore:Values in x were outside bounds")  # scipy below 1.14
 @pytest.mark.parametrize("seed", range(6))
 def test_closed_form_is_what_a_generic_solver_finds(seed):
     problem = make_case(np.random.default_rng(seed), (3, 5), beta=0.7).problem
