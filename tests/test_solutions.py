@@ -568,6 +568,17 @@ def test_arms_that_are_never_drawn_are_named():
     assert alone.message == f"{arm}, and given up"
 
 
+@pytest.mark.parametrize("share", [3e-6, 1.78e-6, 1e-6, 5e-7])
+def test_policy_gradient_with_the_value_of_the_policy_is_found_beside_rare_arms(share):
+    problem = bandit.Bandit([2.5, 2.0, 1.0], 0.5)
+    behavior = share * problem.optimal_policy() + (1 - share) * np.array([0.0, 0.0, 1.0])
+    solution = analysis.solve(
+        problem, losses.policy_gradient, independent(behavior), baseline="value"
+    )
+    assert solution.converged
+    assert solution.kl_to_optimal < 1e-20
+
+
 @pytest.mark.parametrize("loss", [losses.copg, losses.rloo, losses.log_variance, losses.rebel])
 def test_arms_as_rare_as_can_be_are_solved_to_the_last_digits(loss):
     """Beside an arm drawn nearly always its own gradient is rounding, and theirs is not."""

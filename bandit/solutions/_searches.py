@@ -33,7 +33,7 @@ DENSE_LIMIT = 600
 # What is left for an arm that is never drawn is known to 1e-16; below this it may as well be gone.
 GONE = 1e-12
 # Arms drawn more seldom than this make a flow whose rates are that far apart.
-RARE = 1e-8
+RARE = 1e-4
 
 
 class Found(NamedTuple):
